@@ -1,0 +1,112 @@
+"""What a diffusion model is to the engine, whatever runs it: value types and protocols, no arithmetic library.
+
+Outside the network x = x0 + sigma * n, and the denoiser returns the posterior mean of x0 (Karras et al. 2022,
+arXiv:2206.00364, eq. 2). How a network was trained (eps, v, x0, flow, EDM) is hidden behind that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+__all__ = ["Array", "Classifier", "Codec", "Cond", "Denoise", "Denoiser", "Field", "Gradient", "Model", "Noise", "Spec"]
+
+Array = Any
+"""A numpy array or a torch tensor; the engine uses + - * / ** and .mean(axis, keepdims) of it and nothing else."""
+
+Cond = Mapping[str, Array]
+"""Condition fields by name, each with a leading batch axis."""
+
+Denoise = Callable[[Array, float], Array]
+"""(x, sigma) -> denoised: all that a sampler ever sees of a model."""
+
+Noise = Callable[[int], Array]
+"""Step number -> standard normal noise of the shape of x, a function of the sample's seed and the step alone."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One named condition of a model: a graph input of its own.
+
+    shape: without the batch axis. null: the value that means "not stated" (a reserved class index, or a number's
+    value; a number also has a field "<name>_known").
+    """
+
+    shape: tuple[int, ...]
+    dtype: Literal["float32", "int64"]
+    null: float
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a model takes and over which noise levels it was trained; saved in model.json.
+
+    shape: (C, H, W) of x. sigma_data: standard deviation of the clean data.
+    initial_variance: the variance that x keeps beside the noise at the start of sampling: 1 for a variance-preserving
+    process, whose prior is x_vp = n, and 0 for a variance-exploding one (EDM).
+    """
+
+    shape: tuple[int, ...]
+    fields: Mapping[str, Field] = field(default_factory=dict)
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    sigma_data: float = 0.5
+    initial_variance: float = 0.0
+
+    def initial_scale(self, sigma: float) -> float:
+        """Factor of the noise that sampling starts from: sqrt(1 + sigma^2) for VP, sigma for EDM."""
+        return math.sqrt(self.initial_variance + sigma**2)
+
+
+class Denoiser(Protocol):
+    """A conditional denoiser, the thing that is exported.
+
+    x (B, C, H, W), sigma a number or (B,), cond the fields of spec. Given several conditions it answers a tuple, one
+    result each, and the backend may evaluate them as one batch (classifier-free guidance).
+    """
+
+    spec: Spec
+
+    def __call__(self, x: Array, sigma: float | Array, *conds: Cond) -> Any: ...
+
+
+class Classifier(Protocol):
+    """A noise-conditional classifier: (x, sigma) -> log-probabilities (B, classes)."""
+
+    def __call__(self, x: Array, sigma: float | Array, /) -> Array: ...
+
+
+class Gradient(Protocol):
+    """grad_x log p(target | x; sigma). target: (B, classes) weights, one-hot for a single class. Shape of x."""
+
+    def __call__(self, x: Array, sigma: float | Array, target: Array, /) -> Array: ...
+
+
+class Codec(Protocol):
+    """The first stage of a latent model; a pixel model has the identity."""
+
+    def encode(self, image: Array, /) -> Array: ...
+
+    def decode(self, latent: Array, /) -> Array: ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model folder opens as, on any backend.
+
+    asarray turns a numpy array into the backend's array, asnumpy turns it back. meta is model.json as it stands, for
+    what a domain keeps there (windows, thresholds, calibration).
+    """
+
+    denoiser: Denoiser
+    codec: Codec
+    asarray: Callable[[Any], Array]
+    asnumpy: Callable[[Array], Any]
+    backend: str
+    fingerprint: str
+    classifier: Classifier | None = None
+    gradient: Gradient | None = None
+    text: Callable[[list[str]], Array] | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)

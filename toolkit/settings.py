@@ -1,0 +1,91 @@
+"""Every setting of a run, as frozen values: printed at the start, saved beside the result, replayable from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Augmentation", "Counterfactual", "Network", "Sampling", "Training"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Size of a U-Net or of a classifier.
+
+    channels: one entry a resolution, finest first. layers: residual blocks a resolution. dropout: probability.
+    """
+
+    channels: tuple[int, ...]
+    layers: int = 1
+    attention_head_dim: int = 32
+    norm_groups: int = 8
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a training image that leave its labels true; each a half range, 0 is off.
+
+    flip: probability of a left-right flip. rotate: degrees. scale, gain, gamma: relative, log-uniform.
+    """
+
+    flip: float = 0.0
+    rotate: float = 0.0
+    scale: float = 0.0
+    shift: float = 0.0
+    gamma: float = 0.0
+    gain: float = 0.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run of one part of a model.
+
+    sigma_mean, sigma_std: of ln sigma during training (Karras et al. 2022, table 1). drop: probability that all
+    conditions of a sample are replaced by their nulls. fold: the fold of groups that is never trained on (None: use
+    all). ema: decay of the weight average. precision: "fp32" or "bf16" (autocast; weights stay fp32).
+    """
+
+    steps: int
+    batch: int = 16
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    ema: float = 0.999
+    sigma_mean: float = -0.7
+    sigma_std: float = 1.2
+    drop: float = 0.15
+    seed: int = 0
+    fold: int | None = 0
+    precision: str = "bf16"
+    checkpoint_every: int = 200
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How new images are sampled: solver, steps really taken, schedule, classifier-free guidance, seed."""
+
+    sampler: str = "euler"
+    steps: int = 20
+    schedule: str = "karras"
+    guidance: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """How a counterfactual is made (toolkit/methods/counterfactual.py).
+
+    strengths: in (0, 1], t / T of the model's clock; several are averaged. steps: taken in each direction.
+    guidance: classifier-free, 0 ignores the target label, 1 is plainly conditional, more extrapolates.
+    classifier_guidance: scale of the classifier's gradient, 0 off; guidance_low: it is off at and below this sigma.
+    mirror: also go through the left-right mirror image and average.
+    """
+
+    strengths: tuple[float, ...] = (0.5, 0.7)
+    steps: int = 10
+    sampler: str = "euler"
+    guidance: float = 1.0
+    classifier_guidance: float = 0.0
+    guidance_low: float = 0.0
+    mirror: bool = True
+    seed: int = 0
