@@ -1,0 +1,67 @@
+"""A model folder as files: model.json, weights, graphs - readable without any network library.
+
+    model.json               format, domain, spec, parts {name: network, parameterisation, training, run}, the domain's own
+    denoiser.safetensors     weights in fp16, once: torch reads them and the ONNX graphs point into this file
+    classifier.safetensors   likewise, if the model has one
+    denoiser.onnx  classifier.onnx  gradient.onnx      written by `diffgraft export`
+
+Only safetensors, ONNX and JSON are ever read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from toolkit.diffusion.model import Field, Spec
+from toolkit.example import Error
+
+__all__ = ["fingerprint", "read_meta", "spec_of", "write_meta"]
+
+
+def read_meta(root: Path) -> dict[str, Any]:
+    """model.json of a model folder."""
+    path = Path(root) / "model.json"
+    if not path.is_file():
+        raise Error(
+            f"A model is a folder with model.json; {root} has none. Train one: diffgraft train DOMAIN DATA {root}"
+        )
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        spec_of(meta)
+    except (ValueError, KeyError, TypeError) as problem:
+        raise Error(
+            f"model.json must be one that diffgraft wrote; {path} is not: {problem}. Export the model again."
+        ) from problem
+    return meta
+
+
+def write_meta(root: Path, meta: Mapping[str, Any]) -> None:
+    """Write model.json in one piece."""
+    root.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(meta, indent=1, allow_nan=False)
+    (root / ".model.json").write_text(text + "\n", encoding="utf-8")
+    os.replace(root / ".model.json", root / "model.json")
+
+
+def spec_of(meta: Mapping[str, Any]) -> Spec:
+    """The Spec in a model.json."""
+    plain = dict(meta["spec"])
+    fields = {name: Field(tuple(f["shape"]), f["dtype"], f["null"]) for name, f in plain["fields"].items()}
+    return Spec(**(plain | {"shape": tuple(plain["shape"]), "fields": fields}))
+
+
+def fingerprint(root: Path) -> str:
+    """SHA-256 over the weights, part by part: what "which model was that" means in every provenance record."""
+    digest = hashlib.sha256()
+    paths = sorted(Path(root).glob("*.safetensors"))
+    if not paths:
+        raise Error(f"A model folder has its weights in *.safetensors; {root} has none. Copy the whole folder.")
+    for path in paths:
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

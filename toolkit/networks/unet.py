@@ -1,0 +1,74 @@
+"""The denoising U-Net: diffusers' UNet2DModel with one embedding a condition field, added to the time embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+
+from toolkit.diffusion.model import Field
+from toolkit.settings import Network
+
+__all__ = ["ConditionalUNet", "FieldEmbedding"]
+
+FREQUENCIES = 8
+
+
+class FieldEmbedding(nn.Module):
+    """The sum of one embedding a field: a table for a class (its null is a row of its own), Fourier features for a number.
+
+    A float field "<name>_known" is no embedding of its own: it is the 0/1 gate of field "<name>".
+    """
+
+    def __init__(self, fields: Mapping[str, Field], width: int) -> None:
+        super().__init__()
+        self.classes = nn.ModuleDict(
+            {name: nn.Embedding(int(f.null) + 1, width) for name, f in fields.items() if f.dtype == "int64"}
+        )
+        numbers = [name for name, f in fields.items() if f.dtype == "float32" and not name.endswith("_known")]
+        self.numbers = nn.ModuleDict(
+            {
+                n: nn.Sequential(nn.Linear(2 * FREQUENCIES + 1, width), nn.SiLU(), nn.Linear(width, width))
+                for n in numbers
+            }
+        )
+        self.register_buffer("frequencies", torch.pi * 2.0 ** torch.arange(FREQUENCIES).mul(0.5), persistent=False)
+
+    def forward(self, **cond: Tensor) -> Tensor:
+        parts = [table(cond[name]) for name, table in self.classes.items()]
+        for name, layers in self.numbers.items():
+            known = cond[f"{name}_known"][:, None]
+            phase = cond[name][:, None] * self.frequencies
+            parts.append(layers(torch.cat([phase.sin() * known, phase.cos() * known, known], 1)))
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+
+class ConditionalUNet(nn.Module):
+    """F(x, c_noise, cond): x (B, C, H, W), c_noise (B,) on the 0..1000 scale, one keyword a field of `fields`."""
+
+    def __init__(self, network: Network, shape: tuple[int, ...], fields: Mapping[str, Field]) -> None:
+        super().__init__()
+        levels = len(network.channels)
+        self.unet = UNet2DModel(
+            sample_size=shape[-2:],
+            in_channels=shape[0],
+            out_channels=shape[0],
+            block_out_channels=network.channels,
+            layers_per_block=network.layers,
+            down_block_types=("DownBlock2D",) * levels,
+            up_block_types=("UpBlock2D",) * levels,
+            attention_head_dim=network.attention_head_dim,
+            norm_num_groups=network.norm_groups,
+            dropout=network.dropout,
+            class_embed_type="identity" if fields else None,
+        )
+        self.fields = FieldEmbedding(fields, 4 * network.channels[0]) if fields else None
+
+    def forward(self, x: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
+        embedding = self.fields(**cond) if self.fields is not None else None
+        return self.unet(x, noise, class_labels=embedding, return_dict=False)[0]

@@ -1,0 +1,1 @@
+"""Training in torch: losses, the loader, and one loop that continues where it was stopped."""
