@@ -1,0 +1,269 @@
+"""Brain MRI: healthy counterfactuals of axial slices and anomaly maps on the grid of the scan.
+
+A scan is cut into axial slices, each cropped to the head's physically square box and windowed by the percentiles of
+the head. Training sees image-level labels only - does this slice show a lesion? - never a mask.
+
+    fields  lesion (0 healthy, 1 lesion, 2 not stated), position (0 lowest .. 1 highest head slice)
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.diffusion.model import Field, Model
+from toolkit.diffusion.noise import Purpose, gaussian
+from toolkit.example import Annotation, Error, Example, Geometry
+from toolkit.formats import nifti
+from toolkit.head import head_mask, inner_head
+from toolkit.methods.anomaly_map import MapSettings, anomaly_map, rim_weight, slice_probability
+from toolkit.methods.counterfactual import counterfactual
+from toolkit.settings import Augmentation, Counterfactual, Network, Training
+from toolkit.transforms import Box, fit, square_box, to_window, unfit
+
+__all__ = [
+    "AUGMENTATION", "CLASSES", "CONTRAST", "FIELDS", "PRESETS", "QUALITY", "TARGET", "Finding", "Study",
+    "ask", "condition", "explain", "novelty", "read", "study",
+]  # fmt: skip
+
+SIZE = 64
+FIELDS = {
+    "lesion": Field((), "int64", 2),
+    "position": Field((), "float32", 0.0),
+    "position_known": Field((), "float32", 0.0),
+}
+CONTRAST = "FLAIR"
+TARGET = "lesion"
+CLASSES = ("healthy", "lesion")
+
+AUGMENTATION = Augmentation(flip=0.5, rotate=10.0, scale=0.1, shift=0.05, gamma=0.25, gain=0.1)
+PRESETS = {
+    "denoiser": {
+        "small": (Network((24, 48, 80, 96)), Training(steps=2600, sigma_mean=-0.2, sigma_std=1.4)),
+        "probe": (Network((24, 48, 80, 96)), Training(steps=1500, sigma_mean=-0.2, sigma_std=1.4)),
+    },
+    "classifier": {
+        "small": (Network((24, 32, 64), dropout=0.1), Training(steps=800, batch=32, sigma_mean=-0.5, sigma_std=1.6)),
+    },
+}
+"""Part -> preset -> network and training. Measured on two CPU cores; see the model card."""
+
+QUALITY = {
+    "fast": Counterfactual(strengths=(0.5,), steps=10, mirror=False),
+    "default": Counterfactual(strengths=(0.5, 0.7), steps=10, mirror=True),
+    "best": Counterfactual(strengths=(0.4, 0.5, 0.6, 0.7), steps=16, mirror=True),
+}
+"""How much work a counterfactual is given; see docs/brain_mri.md for what each reaches."""
+
+MOST_SLICES = 48
+"""A scan with more usable slices is sampled evenly and interpolated between: its slices are thin and much alike."""
+
+WEAKEST_CLASSIFIER = 0.8
+"""Slice AUROC on unseen patients below which a classifier may not guide."""
+
+NOVELTY_SIGMAS = (0.5, 2.0)
+
+SMALLEST_HEAD = 0.1
+"""A slice is used when the head covers at least this fraction of it: the ends of a scan show no brain."""
+
+BRAIN_LEVEL = 0.4
+"""Where the brain lies in the window: its median at 0.4 of the way up, so that a lesion twice as bright fits."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One scan, ready for the model, with the way back.
+
+    stack (S, rows, cols) in source units and radiological display; head, its mask; images (N, 1, SIZE, SIZE) in
+    [-1, 1] of the N slices `index`, evenly spaced; position (N,) in 0..1; box and window as in Geometry; spacing
+    (slice, row, col) mm.
+    """
+
+    volume: nifti.Volume
+    stack: np.ndarray
+    head: np.ndarray
+    images: np.ndarray
+    index: np.ndarray
+    position: np.ndarray
+    box: Box
+    window: tuple[float, float]
+    spacing: tuple[float, float, float]
+
+
+def study(volume: nifti.Volume, size: int = SIZE) -> Study:
+    """Crop and window a scan. Raises Error when there is no head in it."""
+    stack, _ = nifti.display(volume.array, volume.affine)
+    spacing = nifti.display_spacing(volume.affine)
+    head = head_mask(stack)
+    covered = head.mean((1, 2))
+    usable = np.flatnonzero(covered > SMALLEST_HEAD)
+    if len(usable) < 3:
+        raise Error(
+            f"A brain scan has at least 3 axial slices with a head over {SMALLEST_HEAD:.0%} of them; "
+            f"{volume.path.name} has {len(usable)}. Check the orientation and that this is a head scan."
+        )
+    window = _window(stack, head)
+    box = square_box(head.any(0), (spacing[1], spacing[2]))
+    first, last = usable[0], usable[-1]
+    usable = usable[:: -(-len(usable) // MOST_SLICES)]
+    images = np.stack([fit(to_window(stack[k], window), box, (size, size), -1.0) for k in usable])[:, None]
+    position = (usable - first) / max(1, last - first)
+    return Study(volume, stack, head, images, usable, position.astype(np.float32), box, window, spacing)
+
+
+def read(root: Path, contrast: str = CONTRAST) -> Iterator[Example]:
+    """Every usable axial slice of every scan under root, with its image-level label and, if there is one, its mask.
+
+    The label comes from slices.csv (columns patient, slice, label; slice = index along the third array axis), else
+    from whether the mask marks anything, else it is unknown.
+    """
+    tables = _slice_labels(root)
+    for scan in nifti.find(root, contrast):
+        volume = nifti.load(scan.path)
+        case = study(volume)
+        mask = None
+        if scan.mask is not None:
+            mask, _ = nifti.display(nifti.load(scan.mask).array > 0, volume.affine)
+        for image, k, position in zip(case.images, case.index, case.position, strict=True):
+            stored = _stored_index(volume, int(k))
+            label = tables.get((volume.label, stored), float("nan") if mask is None else float(mask[k].any()))
+            small = None if mask is None else fit(mask[k].astype(np.float32), case.box, image.shape[1:], 0.0) > 0.5
+            yield Example(
+                id=f"{volume.label}-{int(k):03d}",
+                image=image,
+                annotation=Annotation(labels={"lesion": label, "position": float(position)}, mask=small),
+                group=scan.group,
+                geometry=Geometry(volume.affine, volume.array.shape, case.window, int(k), case.box),
+            )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the model says of a study, on the source grid in display order, (S, rows, cols) each.
+
+    counterfactual: source units; where the map is 0 it is the scan itself. anomaly: non-negative, larger is more
+    abnormal, one scale for all scans. probability: (S,) of a lesion in the slice.
+    """
+
+    counterfactual: np.ndarray
+    anomaly: np.ndarray
+    probability: np.ndarray
+
+
+def explain(
+    model: Model,
+    case: Study,
+    settings: Counterfactual,
+    maps: MapSettings,
+    target: Annotation,
+    watch: Callable[[], object] = lambda: None,
+) -> Finding:
+    """The scan as if it were of the target class, and the map of what had to change."""
+    wanted = int(target.labels["lesion"])
+    null, goal = _asked(case, FIELDS["lesion"].null), _asked(case, wanted)
+    weights = np.zeros((len(case.index), len(CLASSES)), np.float32)
+    weights[:, wanted] = 1
+    changed = counterfactual(model, case.images, null, goal, weights, settings, watch)
+    probability = np.ones(len(case.stack)) if model.classifier is None else _spread(
+        case, slice_probability(model, case.images, maps, watch)
+    )  # fmt: skip
+    residual = _to_source(case, (case.images - changed)[:, 0])
+    anomaly = anomaly_map(residual, case.head, probability, maps)
+    # The model sees the slice at its own, coarser resolution: only the change is brought back, onto the scan itself,
+    # so that what is not changed keeps every voxel and what is changed keeps its texture.
+    change = residual * rim_weight(case.head, maps) * probability[:, None, None]
+    low, high = case.window
+    return Finding((case.stack - change * ((high - low) / 2)).astype(np.float32), anomaly, probability)
+
+
+def novelty(model: Model, case: Study) -> float:
+    """How unlike the training scans a study is: mean log10 of the denoising error over slices and noise levels.
+
+    A scan of another contrast, another orientation or another organ is denoised worse than any head it was trained on.
+    """
+    null = {k: model.asarray(v) for k, v in _asked(case, FIELDS["lesion"].null).items()}
+    errors = []
+    for sigma in NOVELTY_SIGMAS:
+        noise = gaussian(case.images.shape[1:], 0, range(len(case.images)), Purpose.START, 0)
+        denoised = model.asnumpy(model.denoiser(model.asarray(case.images + np.float32(sigma) * noise), sigma, null))
+        errors.append(np.log10(((denoised - case.images) ** 2).mean((1, 2, 3))))
+    return float(np.mean(errors))
+
+
+def _asked(case: Study, lesion: float) -> Mapping[str, np.ndarray]:
+    return condition(Annotation(labels={"lesion": lesion, "position": float(p)}) for p in case.position)
+
+
+def _to_source(case: Study, images: np.ndarray) -> np.ndarray:
+    """(N, SIZE, SIZE) in model space -> (S, rows, cols), linear between the slices that were looked at."""
+    shape = case.stack.shape
+    placed = np.stack([unfit(image, case.box, shape[1:], 0.0) for image in images])
+    out = np.zeros(shape, np.float32)
+    for k in range(case.index[0], case.index[-1] + 1):
+        right = int(np.searchsorted(case.index, k))
+        left = right if case.index[right] == k else right - 1
+        part = 0.0 if left == right else (k - case.index[left]) / (case.index[right] - case.index[left])
+        out[k] = (1 - part) * placed[left] + part * placed[right]
+    return out
+
+
+def _spread(case: Study, values: np.ndarray) -> np.ndarray:
+    """(N,) of the slices looked at -> (S,) of all slices; 0 where there is no usable slice."""
+    every = np.arange(len(case.stack))
+    return np.interp(every, case.index, values, left=0.0, right=0.0)
+
+
+def _window(stack: np.ndarray, head: np.ndarray) -> tuple[float, float]:
+    """From the head's 2nd percentile to where the median of the inner head lies at BRAIN_LEVEL.
+
+    Percentiles of the whole head follow the skin's fat, whose brightness says nothing about the brain's.
+    """
+    low = float(np.percentile(stack[head], 2))
+    middle = float(np.median(stack[inner_head(head)]))
+    return low, low + (middle - low) / BRAIN_LEVEL
+
+
+def ask(words: str) -> Annotation:
+    """What a person asks for: "healthy" or "lesion"."""
+    if words not in CLASSES:
+        raise Error(f"A brain MRI target is one of {', '.join(CLASSES)}; found '{words}'.")
+    return Annotation(labels={"lesion": float(CLASSES.index(words))})
+
+
+def condition(annotations: Iterable[Annotation]) -> Mapping[str, np.ndarray]:
+    """The model's fields, one row an annotation; a label that is unknown or absent becomes null."""
+    labels = [a.labels for a in annotations]
+    lesion = np.array([row.get("lesion", np.nan) for row in labels], float)
+    position = np.array([row.get("position", np.nan) for row in labels], float)
+    return {
+        "lesion": np.where(np.isnan(lesion), FIELDS["lesion"].null, lesion).astype(np.int64),
+        "position": np.nan_to_num(position, nan=0.0).astype(np.float32),
+        "position_known": (~np.isnan(position)).astype(np.float32),
+    }
+
+
+def _slice_labels(root: Path) -> dict[tuple[str, int], float]:
+    """(label, stored slice index) -> 1 lesion, 0 no lesion, from slices.csv in the folder or its parent."""
+    root = Path(root)
+    folder = root if root.is_dir() else root.parent
+    for path in (folder / "slices.csv", folder.parent / "slices.csv"):
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                return {
+                    (re.sub(r"[^A-Za-z0-9]", "", row["patient"]), int(row["slice"])): float(row["label"] == "lesion")
+                    for row in csv.DictReader(file)
+                }
+    return {}
+
+
+def _stored_index(volume: nifti.Volume, displayed: int) -> int:
+    """The index along the third array axis of a displayed axial slice; -1 when that axis is not the axial one."""
+    direction = volume.affine[:3, 2]
+    if np.argmax(np.abs(direction)) != 2:
+        return -1
+    return displayed if direction[2] > 0 else volume.array.shape[2] - 1 - displayed
