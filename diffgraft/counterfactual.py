@@ -1,0 +1,313 @@
+"""Healthy counterfactuals and anomaly maps of one scan or a folder of them, on the grid of each scan."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from diffgraft import __version__, models, report
+from toolkit import dataset
+from toolkit.diffusion.model import Model
+from toolkit.diffusion.schedule import strength_to_sigma
+from toolkit.example import Error
+from toolkit.formats import nifti
+from toolkit.methods.anomaly_map import MapSettings
+from toolkit.methods.counterfactual import evaluations
+from toolkit.settings import Counterfactual
+
+__all__ = ["Outcome", "Plan", "counterfactual", "plan"]
+
+SHOWN = 3
+"""Scans shown in the run's own report; a larger run gets one viewer page a scan beside it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run resolved before it began; printed, saved and enough to run it again."""
+
+    model: str
+    backend: str
+    fingerprint: str
+    target: str
+    counterfactual: Counterfactual
+    maps: MapSettings
+    threshold: float
+    threshold_origin: str
+    sigmas: tuple[float, ...]
+    classifier_auroc: float | None
+    novelty_limit: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one scan: numbers of its map, or the reason why it was put aside."""
+
+    label: str
+    source: str
+    seconds: float = 0.0
+    refused: str = ""
+    most_abnormal: float = 0.0
+    volume_ml: float = 0.0
+    suspicious_slices: int = 0
+    slices: int = 0
+    novelty: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def plan(
+    model: Model, path: str, domain: ModuleType, target: str, settings: Counterfactual, threshold: float | None
+) -> Plan:
+    """Resolve a run. Errors: a target the domain does not know, guidance by a classifier too weak to guide."""
+    domain.ask(target)
+    own = model.meta.get("calibration", {})
+    auroc = own.get("classifier_auroc")
+    if settings.classifier_guidance > 0 and (auroc is None or auroc < domain.WEAKEST_CLASSIFIER):
+        raise Error(
+            f"Classifier guidance needs a classifier with a slice AUROC of {domain.WEAKEST_CLASSIFIER} or more on patients "
+            f"it has not seen; this one's is {auroc}. Train a better one, or use --classifier-guidance 0."
+        )
+    maps = MapSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in own.get("maps", {}).items()})
+    return Plan(
+        model=path,
+        backend=model.backend,
+        fingerprint=model.fingerprint[:16],
+        target=target,
+        counterfactual=settings,
+        maps=maps,
+        threshold=float(own.get("threshold", 0.1) if threshold is None else threshold),
+        threshold_origin=own.get("threshold_origin", "not calibrated") if threshold is None else "given by the user",
+        sigmas=tuple(round(strength_to_sigma(s), 3) for s in settings.strengths),
+        classifier_auroc=auroc,
+        novelty_limit=own.get("novelty_limit"),
+    )
+
+
+def counterfactual(
+    model_path: str | Path,
+    scans: str | Path,
+    out: str | Path,
+    target: str = "healthy",
+    settings: Counterfactual | None = None,
+    *,
+    backend: str = "auto",
+    threshold: float | None = None,
+    nan: str = "refuse",
+    force: bool = False,
+    overwrite: bool = False,
+    command: str = "",
+    announce: Callable[[Plan, list[nifti.Scan]], None] = lambda *_: None,
+    watch: Callable[[str, int, int], None] = lambda *_: None,
+) -> list[Outcome]:
+    """Write counterfactual, anomaly map and thresholded mask of every scan to a new folder, with a report.
+
+    watch(label, done, of) is called once an evaluation. A scan that is refused in a folder is put aside with its
+    reason (quarantine.jsonl) and the rest goes on; a single scan that is refused is an Error, and so is a folder of
+    which nothing is left. force: treat scans that the input gate would refuse.
+    """
+    model = models.open(model_path, backend)
+    domain = models.domain(model.meta["domain"])
+    settings = settings or domain.QUALITY["default"]
+    resolved = plan(model, str(model_path), domain, target, settings, threshold)
+    found = nifti.find(scans, domain.CONTRAST if Path(scans).is_dir() else None)
+    _refuse_same_labels(found)
+    announce(resolved, found)
+    begun = time.monotonic()
+    outcomes: list[Outcome] = []
+    shown: list[report.Volume] = []
+    with dataset.staged(out, overwrite) as folder:
+        for scan in found:
+            try:
+                outcome, volume = _treat(scan, folder, model, domain, resolved, nan, force, watch, len(found) > SHOWN)
+                shown.extend([volume] if len(shown) < SHOWN else [])
+            except Error as problem:
+                if len(found) == 1:
+                    raise
+                outcome = Outcome(scan.label, scan.path.name, refused=str(problem))
+            outcomes.append(outcome)
+        kept = [o for o in outcomes if not o.refused]
+        if not kept:
+            raise Error(f"At least one scan must pass; all {len(found)} were refused. The first: {outcomes[0].refused}")
+        _lines(folder / "manifest.jsonl", [_manifest_line(o, resolved) for o in kept])
+        if len(kept) < len(outcomes):
+            _lines(
+                folder / "quarantine.jsonl", [{"source": o.source, "reason": o.refused} for o in outcomes if o.refused]
+            )
+        nifti.dataset_description(folder, __version__, [scans])
+        run = report.Run(
+            command=command, settings=dataclasses.asdict(resolved), seed=settings.seed, seconds=time.monotonic() - begun
+        )
+        sections = [report.Section("Scans", [_table(outcomes, len(found) > SHOWN)])]
+        sections += [report.Section(v.title, [v]) for v in shown]
+        _write_report(folder / "report.html", f"{len(kept)} of {len(found)} scans", sections, run, out)
+    return outcomes
+
+
+def _treat(
+    scan: nifti.Scan, folder: Path, model: Model, domain: ModuleType, resolved: Plan, nan: Any, force: bool,
+    watch: Callable[[str, int, int], None], own_page: bool,
+) -> tuple[Outcome, report.Volume]:  # fmt: skip
+    begun = time.monotonic()
+    source = nifti.load(scan.path, nan=nan)
+    case = domain.study(source)
+    unlike = domain.novelty(model, case)
+    notes = list(source.notes)
+    if resolved.novelty_limit is not None and unlike > resolved.novelty_limit:
+        words = (
+            f"Scans must look like those the model was trained on ({domain.CONTRAST}, axial, whole head): {scan.path.name} "
+            f"has a novelty of {unlike:.2f}, the limit is {resolved.novelty_limit:.2f}."
+        )
+        if not force:
+            raise Error(f"{words} Check contrast and orientation, or add --force to treat it all the same.")
+        notes.append(f"{words} Treated because --force was given.")
+    rounds = 4 * resolved.maps.gate_draws * len(resolved.maps.gate_sigmas) // 2 + evaluations(resolved.counterfactual)
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        watch(scan.label, done, rounds)
+
+    finding = domain.explain(model, case, resolved.counterfactual, resolved.maps, domain.ask(resolved.target), step)
+    mask = finding.anomaly >= resolved.threshold
+    _save(folder, scan, source, finding, mask, resolved, unlike)
+    volume_ml = float(mask.sum()) * float(np.prod(case.spacing)) / 1000
+    outcome = Outcome(
+        label=scan.label,
+        source=scan.path.name,
+        seconds=time.monotonic() - begun,
+        most_abnormal=float(finding.anomaly.max()),
+        volume_ml=volume_ml,
+        suspicious_slices=int(mask.any((1, 2)).sum()),
+        slices=len(case.stack),
+        novelty=unlike,
+        notes=tuple(notes),
+    )
+    viewer = report.Volume(
+        title=f"sub-{scan.label}",
+        image=case.stack,
+        counterfactual=finding.counterfactual,
+        anomaly=finding.anomaly,
+        vmax=max(3 * resolved.threshold, 1e-6),
+        spacing=case.spacing,
+        threshold=resolved.threshold,
+        mask=mask,
+        head=case.head,
+        scores=finding.probability,
+        score_name="probability of a lesion in the slice (classifier)",
+        score_max=1.0,
+        note=" ".join(notes),
+    )
+    if own_page:
+        run = report.Run(
+            settings=dataclasses.asdict(resolved), seconds=outcome.seconds, seed=resolved.counterfactual.seed
+        )
+        _write_report(
+            folder / f"sub-{scan.label}_report.html",
+            viewer.title,
+            [report.Section(viewer.title, [viewer])],
+            run,
+            folder,
+        )
+    return outcome, viewer
+
+
+def _save(
+    folder: Path, scan: nifti.Scan, source: nifti.Volume, finding: Any, mask: np.ndarray, resolved: Plan, unlike: float
+) -> None:
+    suffix = source.contrast if source.contrast != "unknown" else "FLAIR"
+    stem = f"sub-{scan.label}_desc-"
+    common = {
+        "Sources": [scan.path.name],
+        "GeneratedBy": {"Name": "diffgraft", "Version": __version__},
+        "Synthetic": True,
+        "Notice": report.RESEARCH_USE,
+        "Model": {"Path": resolved.model, "SHA256": resolved.fingerprint, "Backend": resolved.backend},
+        "Settings": dataclasses.asdict(resolved.counterfactual) | {"target": resolved.target},
+        "PostProcessing": dataclasses.asdict(resolved.maps),
+        "Novelty": {"Value": unlike, "Limit": resolved.novelty_limit},
+        "Notes": list(source.notes),
+    }
+    files = {
+        f"{stem}healthycf_{suffix}": (finding.counterfactual, "intensity", {
+            "Description": "AI counterfactual, NOT ACQUIRED: the scan as the model expects it without a lesion. The change "
+            "was made at the model's resolution and subtracted from the scan; elsewhere the scan is untouched.",
+            "Units": "arbitrary, those of the source",
+        }),
+        f"{stem}anomaly_{suffix}": (finding.anomaly, "map", {
+            "Description": "Anomaly map: smoothed positive difference between the scan and its counterfactual in window "
+            "units, times the weight of the head's rim and the slice's probability of a lesion. One scale for all scans.",
+            "Units": "fraction of half the intensity window",
+            "SliceProbability": [round(float(p), 4) for p in finding.probability],
+            "SliceOrder": "inferior to superior",
+        }),
+        f"{stem}anomaly_mask": (mask, "mask", {
+            "Description": "Anomaly map at or above the threshold",
+            "Units": "1 above the threshold",
+            "Threshold": resolved.threshold,
+            "ThresholdOrigin": resolved.threshold_origin,
+        }),
+    }  # fmt: skip
+    for name, (stack, kind, own) in files.items():
+        path = folder / f"{name}.nii.gz"
+        nifti.save(path, nifti.restore(np.ascontiguousarray(stack), source.affine, source.array.shape), source, kind)
+        nifti.sidecar(path, **own, **common)
+
+
+def _refuse_same_labels(found: list[nifti.Scan]) -> None:
+    seen: dict[str, Path] = {}
+    for scan in found:
+        if scan.label in seen:
+            raise Error(
+                f"Two scans of one run need two labels; {seen[scan.label].name} and {scan.path.name} are both "
+                f"'{scan.label}'. Rename one, or treat them in two runs."
+            )
+        seen[scan.label] = scan.path
+
+
+def _table(outcomes: list[Outcome], pages: bool) -> report.Table:
+    rows = [
+        [o.label, "refused: " + o.refused, "", "", "", ""] if o.refused else
+        [o.label, "see sub-" + o.label + "_report.html" if pages else "shown below", f"{o.most_abnormal:.3f}",
+         f"{o.volume_ml:.1f}", f"{o.suspicious_slices} of {o.slices}", f"{o.seconds:.0f}"]
+        for o in sorted(outcomes, key=lambda o: -o.volume_ml)
+    ]  # fmt: skip
+    header = ["scan", "result", "highest value", "volume above threshold (ml)", "slices above threshold", "seconds"]
+    return report.Table(header, rows, caption="Most suspicious first. Volumes use the voxel size that the file states.")
+
+
+def _write_report(path: Path, subtitle: str, sections: list[report.Section], run: report.Run, out: str | Path) -> None:
+    report.write(
+        path,
+        "Healthy counterfactuals",
+        subtitle,
+        sections,
+        run,
+        notice=report.RESEARCH_USE,
+        next_step="Compare the maps with reference masks: diffgraft evaluate RAW OUT --task anomaly",
+    )
+
+
+def _manifest_line(outcome: Outcome, resolved: Plan) -> dict[str, Any]:
+    return {
+        "id": f"sub-{outcome.label}",
+        "group": outcome.label,
+        "source": outcome.source,
+        "provenance": {
+            "kind": "edited", "model": resolved.fingerprint, "procedure": "counterfactual",
+            "seed": resolved.counterfactual.seed, "settings": dataclasses.asdict(resolved.counterfactual),
+            "source": outcome.source,
+        },
+        "result": {k: v for k, v in dataclasses.asdict(outcome).items() if k not in ("refused", "seconds")},
+    }  # fmt: skip
+
+
+def _lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows), encoding="utf-8")
