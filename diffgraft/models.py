@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from types import ModuleType
 
+from export.verify import Parity
 from toolkit.diffusion.model import Model
 from toolkit.example import Error
 from toolkit.folder import read_meta
@@ -35,15 +36,22 @@ def open(root: str | os.PathLike[str], backend: str = "auto") -> Model:
     return folder.open(root)
 
 
-def export(root: str | os.PathLike[str], target: str = "onnx") -> list[Path]:
-    """Write the graphs of a model folder into it."""
+def export(root: str | os.PathLike[str], target: str = "onnx") -> tuple[list[Path], list[Parity]]:
+    """Write the graphs of a model folder into it and check them against torch; a failed check leaves none behind."""
     if target != "onnx":
         raise Error(f"A model is exported to onnx; found '{target}'.")
     if importlib.util.find_spec("torch") is None:
         raise Error("Exporting needs torch, which is not installed: pip install 'diffgraft[train]'")
     from export.onnx import export as write
+    from export.verify import verify
 
-    return write(Path(root))
+    written = write(Path(root))
+    try:
+        return written, verify(open(root, "torch"), open(root, "onnx"))
+    except Error:
+        for path in written:
+            path.unlink()
+        raise
 
 
 def domain_of(root: str | os.PathLike[str]) -> ModuleType:

@@ -21,14 +21,14 @@ from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Annotation, Error, Example, Geometry
 from toolkit.formats import nifti
 from toolkit.head import head_mask, inner_head
-from toolkit.methods.anomaly_map import MapSettings, anomaly_map, rim_weight, slice_probability
+from toolkit.methods.anomaly_map import MapSettings, anomaly_map, asymmetric, rim_weight, slice_probability
 from toolkit.methods.counterfactual import counterfactual
 from toolkit.settings import Augmentation, Counterfactual, Network, Training
 from toolkit.transforms import Box, fit, square_box, to_window, unfit
 
 __all__ = [
     "AUGMENTATION", "CLASSES", "CONTRAST", "FIELDS", "PRESETS", "QUALITY", "TARGET", "Finding", "Study",
-    "ask", "condition", "explain", "novelty", "read", "study",
+    "ask", "condition", "explain", "novelty", "read", "slice_labels", "study",
 ]  # fmt: skip
 
 SIZE = 64
@@ -172,11 +172,11 @@ def explain(
     probability = np.ones(len(case.stack)) if model.classifier is None else _spread(
         case, slice_probability(model, case.images, maps, watch)
     )  # fmt: skip
-    residual = _to_source(case, (case.images - changed)[:, 0])
-    anomaly = anomaly_map(residual, case.head, probability, maps)
+    difference = (case.images - changed)[:, 0]
+    anomaly = anomaly_map(_to_source(case, asymmetric(difference, maps)), case.head, probability, maps)
     # The model sees the slice at its own, coarser resolution: only the change is brought back, onto the scan itself,
     # so that what is not changed keeps every voxel and what is changed keeps its texture.
-    change = residual * rim_weight(case.head, maps) * probability[:, None, None]
+    change = _to_source(case, difference) * rim_weight(case.head, maps) * probability[:, None, None]
     low, high = case.window
     return Finding((case.stack - change * ((high - low) / 2)).astype(np.float32), anomaly, probability)
 
@@ -245,6 +245,16 @@ def condition(annotations: Iterable[Annotation]) -> Mapping[str, np.ndarray]:
         "position": np.nan_to_num(position, nan=0.0).astype(np.float32),
         "position_known": (~np.isnan(position)).astype(np.float32),
     }
+
+
+def slice_labels(root: Path, volume: nifti.Volume) -> np.ndarray:
+    """(S,) label of every axial slice of a scan under root, in display order: 1 lesion, 0 no lesion, NaN not stated.
+
+    From slices.csv alone; a mask says nothing here.
+    """
+    tables = _slice_labels(root)
+    count = len(nifti.display(volume.array, volume.affine)[0])
+    return np.array([tables.get((volume.label, _stored_index(volume, k)), np.nan) for k in range(count)])
 
 
 def _slice_labels(root: Path) -> dict[tuple[str, int], float]:

@@ -298,12 +298,15 @@ def _orientation(path: Path, header: Any) -> tuple[np.ndarray, int, tuple[str, .
     """The one affine that a header stands for, its code and what had to be decided. Raises Error where in doubt."""
     from nibabel.spatialimages import HeaderDataError
 
-    pixdim = np.asarray(header["pixdim"], float)
+    qcode, scode = int(header["qform_code"]), int(header["sform_code"])
+    # A signalling NaN warns when it is widened to double; it is refused below like any other.
+    with np.errstate(invalid="ignore"):
+        pixdim = np.asarray(header["pixdim"], float)
+        sform = np.asarray(header.get_sform(), float) if scode > 0 else None
     if not (np.isfinite(pixdim[1:4]).all() and (pixdim[1:4] > 0).all()):
         raise Error(
             f"Voxel sizes (pixdim) must be positive; '{path}' has {pixdim[1:4].tolist()}. Convert it again from DICOM."
         )
-    qcode, scode = int(header["qform_code"]), int(header["sform_code"])
     if qcode <= 0 and scode <= 0:
         raise Error(
             f"A scan must say how it lies in the patient; '{path}' has qform_code = sform_code = 0, so left and right "
@@ -316,7 +319,6 @@ def _orientation(path: Path, header: Any) -> tuple[np.ndarray, int, tuple[str, .
             qform = np.asarray(header.get_qform(), float) if qcode > 0 else None
         except (HeaderDataError, ValueError, np.linalg.LinAlgError) as problem:
             raise Error(f"The qform must be a rotation; '{path}': {problem}. Convert it again from DICOM.") from None
-    sform = np.asarray(header.get_sform(), float) if scode > 0 else None
     for name, affine in (("qform", qform), ("sform", sform)):
         if affine is not None and not np.isfinite(affine).all():
             raise Error(f"An affine must be finite; the {name} of '{path}' is not. Convert it again from DICOM.")

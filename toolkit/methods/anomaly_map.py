@@ -1,11 +1,14 @@
 """From an image and its healthy counterfactual to an anomaly map on the source grid.
 
-    map = smooth(rim * max(0, image - counterfactual)) * rim * p
+    r   = max(0, image - counterfactual)            Wolleb et al. 2022, arXiv:2203.04306: the difference
+    r'  = max(0, r - symmetry * smooth(mirror(r)))
+    map = smooth(rim * r') * rim * p
 
-Signed, because a FLAIR lesion is brighter than what should be there; smoothed, because the voxels of a lesion agree
-with one another and those of an edge do not; falling to 0 at the rim of the head, where skin fat differs between
-people; and weighted by p, the classifier's probability that the slice shows a lesion (FACTS of the field: Meissen et
-al. 2021, arXiv:2109.06023, on what plain intensity reaches; Wolleb et al. 2022, arXiv:2203.04306, for the difference).
+Signed, because a FLAIR lesion is brighter than what should be there; less what the other side of the head shows too,
+because anatomy is symmetric and a lesion seldom is; smoothed, because the voxels of a lesion agree with one another and
+those of an edge do not; falling to 0 at the rim of the head, where skin fat differs between people; and weighted by p,
+the classifier's probability that the slice shows a lesion. What plain intensity reaches by the same means is printed
+beside it by the evaluation (Meissen et al. 2021, arXiv:2109.06023).
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from toolkit.diffusion.model import Model
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.head import pixels, rim_distance
 
-__all__ = ["MapSettings", "anomaly_map", "rim_weight", "slice_probability"]
+__all__ = ["MapSettings", "anomaly_map", "asymmetric", "rim_weight", "slice_probability"]
 
 
 @dataclass(frozen=True)
@@ -28,17 +31,19 @@ class MapSettings:
     """Post-processing, chosen on validation patients. Lengths in pixels of an image 256 px wide.
 
     smooth: in-plane Gaussian; across: Gaussian across slices, in slices. rim: where the weight of the rim begins and
-    where it reaches 1. gate_sigmas: noise levels at which the classifier is asked. gate_across: Gaussian of its
-    log-odds across slices. gate_floor: the weight of a slice that the classifier calls surely healthy.
+    where it reaches 1. symmetry: share of the other side's difference that is taken off, 0 is off. gate_sigmas: noise
+    levels at which the classifier is asked, gate_draws times each. gate_across: Gaussian of its log-odds across
+    slices. gate_bias: added to the log-odds.
     """
 
-    smooth: float = 8.0
+    smooth: float = 5.0
     across: float = 0.7
-    rim: tuple[float, float] = (6.0, 16.0)
+    rim: tuple[float, float] = (8.0, 22.0)
+    symmetry: float = 0.4
     gate_sigmas: tuple[float, ...] = (0.05, 0.2, 0.5, 1.0)
     gate_draws: int = 2
     gate_across: float = 1.0
-    gate_floor: float = 0.0
+    gate_bias: float = 0.7
 
 
 def slice_probability(
@@ -61,7 +66,7 @@ def slice_probability(
                 odds += np.log1p(-np.exp(np.minimum(log_probability[:, 0], -1e-6))) - log_probability[:, 0]
                 rounds += 1
                 watch()
-    odds = ndimage.gaussian_filter1d(odds / rounds, settings.gate_across, mode="nearest")
+    odds = ndimage.gaussian_filter1d(odds / rounds, settings.gate_across, mode="nearest") + settings.gate_bias
     return 1 / (1 + np.exp(-odds))
 
 
@@ -71,10 +76,16 @@ def rim_weight(head: np.ndarray, settings: MapSettings) -> np.ndarray:
     return np.clip((rim_distance(head) - low) / (high - low), 0, 1).astype(np.float32)
 
 
+def asymmetric(residual: np.ndarray, settings: MapSettings) -> np.ndarray:
+    """(N, h, w) image - counterfactual, the head in the middle -> the positive part that the mirror image lacks."""
+    positive = np.maximum(residual, 0)
+    other = ndimage.gaussian_filter(positive, (0, 1.5, 1.5))[..., ::-1]
+    return np.maximum(positive - settings.symmetry * other, 0)
+
+
 def anomaly_map(residual: np.ndarray, head: np.ndarray, probability: np.ndarray, settings: MapSettings) -> np.ndarray:
-    """The map of a stack: residual (S, rows, cols) = image - counterfactual, head likewise, probability (S,)."""
+    """The map of a stack: residual (S, rows, cols) from `asymmetric`, on the grid of head; probability (S,)."""
     weight = rim_weight(head, settings)
     spread = pixels(settings.smooth, head)
     smooth = ndimage.gaussian_filter(np.maximum(residual, 0) * weight, (settings.across, spread, spread))
-    gate = settings.gate_floor + (1 - settings.gate_floor) * probability
-    return (smooth * weight * gate[:, None, None]).astype(np.float32)
+    return (smooth * weight * probability[:, None, None]).astype(np.float32)

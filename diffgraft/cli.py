@@ -1,0 +1,320 @@
+"""The command line: each verb reads folders and writes folders, prints what it resolved, and ends with what to do next.
+
+Nothing heavy is imported before a verb runs. A mistake the user can mend is one line on standard error and exit
+status 1, without a traceback and without partial output.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Diffusion-model data augmentation for medical and agricultural imaging. Research use only.",
+)
+
+
+class Backend(StrEnum):
+    """What runs the model."""
+
+    auto = "auto"
+    onnx = "onnx"
+    torch = "torch"
+
+
+class Quality(StrEnum):
+    """How much work one scan is given."""
+
+    fast = "fast"
+    default = "default"
+    best = "best"
+
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
+
+
+def main() -> None:
+    """Entry point: runs a verb and turns an Error into one line and exit status 1."""
+    from toolkit.example import Error
+
+    try:
+        app()
+    except Error as problem:
+        print(f"diffgraft: {problem}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("diffgraft: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command(epilog="Example: diffgraft prepare brain_mri scans/ work/mri")
+def prepare(
+    domain: Annotated[str, typer.Argument(help="brain_mri")],
+    raw: Annotated[Path, typer.Argument(help="Folder of raw files, e.g. NIfTI, flat or BIDS.")],
+    data: Annotated[Path, typer.Argument(help="New data set folder.")],
+    contrast: Annotated[str, typer.Option(help="Contrast to take, as in the file names.")] = "FLAIR",
+) -> None:
+    """Turn raw files into a data set folder: slices, labels, geometry, one manifest."""
+    from diffgraft.preparation import prepare as run
+
+    with _status("reading scans"):
+        counted = run(domain, raw, data, contrast=contrast)
+    _say(f"{counted['samples']} slices of {counted['groups']} patients in {data}")
+    _next(f"diffgraft train {domain} {data} models/mine")
+
+
+@app.command(epilog="Example: diffgraft train brain_mri work/mri models/mine --part classifier")
+def train(
+    domain: Annotated[str, typer.Argument(help="brain_mri")],
+    data: Annotated[Path, typer.Argument(help="Data set folder, from prepare.")],
+    model: Annotated[Path, typer.Argument(help="Model folder; parts are added to it.")],
+    part: Annotated[str, typer.Option(help="denoiser or classifier.")] = "denoiser",
+    preset: Annotated[str, typer.Option(help="Size and length of the training.")] = "small",
+    steps: Annotated[int | None, typer.Option(help="Instead of the preset's.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Instead of the preset's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Instead of the preset's.")] = None,
+    fold: Annotated[int | None, typer.Option(help="Fold of patients kept back, 0 to 3; -1 trains on all.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the preset's.")] = None,
+) -> None:
+    """Train one part of a model. Run the same command again to continue after a stop."""
+    from diffgraft.training import train as run
+
+    _need("torch", "train")
+    from diffgraft.models import domain as named
+
+    with _progress() as step:
+        facts = run(
+            named(domain), data, model, part, preset,
+            lambda done, of, loss: step(f"{part} loss {loss:.4f}", done, of),
+            steps=steps, batch=batch, learning_rate=learning_rate, fold=fold, seed=seed,
+        )  # fmt: skip
+    _say(
+        f"{part}: {facts['parameters']:,} parameters, {facts['samples']} slices of {facts['groups']} patients, "
+        f"{len(facts['held_out_groups'])} patients kept back, {facts['seconds']} s; report {model / 'training' / part / 'report.html'}"
+    )
+    _next(f"diffgraft export {model} --to onnx")
+
+
+@app.command(epilog="Example: diffgraft counterfactual models/brain_mri scan_flair.nii.gz out/")
+def counterfactual(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    scan: Annotated[Path, typer.Argument(help="A NIfTI scan, or a folder of them.")],
+    out: Annotated[Path, typer.Argument(help="New output folder.")],
+    target: Annotated[str, typer.Option(help="What the scan should become.")] = "healthy",
+    quality: Annotated[Quality, typer.Option(help="How much work one scan is given.")] = Quality.default,
+    strength: Annotated[list[float] | None, typer.Option(help="In (0, 1]; repeat to average several.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps in each direction.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="euler, heun or dpmpp_2m.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Classifier-free: 0 ignores the target, 1 conditional.")
+    ] = None,
+    classifier_guidance: Annotated[
+        float | None, typer.Option(help="Scale of the classifier's gradient, 0 off.")
+    ] = None,
+    guidance_low: Annotated[float | None, typer.Option(help="No classifier guidance at and below this sigma.")] = None,
+    mirror: Annotated[bool | None, typer.Option(help="Average with the mirror image.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the noise.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Of the mask, instead of the model's calibrated one.")] = None,
+    backend: Annotated[Backend, typer.Option(help="What runs the model.")] = Backend.auto,
+    nan: Annotated[str, typer.Option(help="refuse, or zero: set voxels that are not finite to 0.")] = "refuse",
+    force: Annotated[bool, typer.Option("--force", help="Treat scans that the input gate refuses.")] = False,
+    overwrite: Overwrite = False,
+    open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+) -> None:
+    """Healthy counterfactual, anomaly map and mask of each scan, on its own grid, with a report."""
+    import dataclasses
+
+    from diffgraft import counterfactual as module
+    from diffgraft import models
+
+    asked = {
+        "strengths": tuple(strength) if strength else None, "steps": steps, "sampler": sampler, "guidance": guidance,
+        "classifier_guidance": classifier_guidance, "guidance_low": guidance_low, "mirror": mirror, "seed": seed,
+    }  # fmt: skip
+    preset = models.domain_of(model).QUALITY[quality]
+    settings = dataclasses.replace(preset, **{k: v for k, v in asked.items() if v is not None})
+    with _progress() as step:
+
+        def announce(resolved: module.Plan, scans: list[Any]) -> None:
+            _say(f"model {resolved.model} ({resolved.fingerprint}) on {resolved.backend}; {len(scans)} scan(s)")
+            _say(f"{settings}; start sigma {', '.join(map(str, resolved.sigmas))}")
+            _say(f"threshold {resolved.threshold:.4f} ({resolved.threshold_origin})")
+
+        outcomes = module.counterfactual(
+            model, scan, out, target, settings, backend=backend.value, threshold=threshold, nan=nan, force=force,
+            overwrite=overwrite, command=_command(), announce=announce, watch=step,
+        )  # fmt: skip
+    for outcome in outcomes:
+        if outcome.refused:
+            print(f"put aside: {outcome.refused}", file=sys.stderr)
+        else:
+            _say(
+                f"sub-{outcome.label}: {outcome.suspicious_slices} of {outcome.slices} slices above the threshold, "
+                f"highest value {outcome.most_abnormal:.3f}, {outcome.seconds:.0f} s"
+            )
+    _say(f"report {out / 'report.html'}   (research use only, not a medical device)")
+    _open(out / "report.html", open_report)
+    _next(f"diffgraft evaluate {scan} {out} --task anomaly   (where there are lesion masks)")
+
+
+@app.command(epilog="Example: diffgraft evaluate scans/ out/ --task anomaly --out report/")
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="Scans with lesion masks, or a prepared data set of them.")],
+    maps: Annotated[Path, typer.Argument(help="Output folder of counterfactual.")],
+    task: Annotated[str, typer.Option(help="anomaly.")] = "anomaly",
+    out: Annotated[Path | None, typer.Option(help="New folder for report.html and metrics.json.")] = None,
+    atlas: Annotated[
+        Path | None, typer.Option(help="Data set of training patients, for the healthy-atlas baseline.")
+    ] = None,
+    calibrate: Annotated[Path | None, typer.Option(help="Model folder that is given the threshold found here.")] = None,
+    open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+) -> None:
+    """Measure anomaly maps against masks, beside the trivial and the strong baselines."""
+    from diffgraft.evaluation import evaluate as run
+
+    with _progress() as step:
+        result = run(data, maps, task, out=out, atlas=atlas, calibrate=calibrate, watch=step)
+    print(result)
+    if out is not None:
+        _say(f"report {out / 'report.html'}")
+        _open(out / "report.html", open_report)
+    _next("compare the settings that move these numbers: diffgraft counterfactual --help")
+
+
+@app.command(epilog="Example: diffgraft export models/mine --to onnx")
+def export(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    to: Annotated[str, typer.Option(help="onnx.")] = "onnx",
+) -> None:
+    """Write the graphs of a model, so that it runs without torch; checked against torch before they are kept."""
+    _need("torch", "train")
+    from diffgraft.models import export as run
+
+    with _status("tracing, half a minute a graph"):
+        written, parities = run(model, to)
+    for path in written:
+        _say(f"{path}  {path.stat().st_size / 1024:.0f} KiB")
+    for parity in parities:
+        _say(f"parity {parity.output:16} sigma {parity.sigma:<6g} {parity.error:.1e} of its spread (allowed {parity.allowed:.0e})")
+    _next(f"diffgraft counterfactual {model} SCAN out/ --backend onnx")
+
+
+@app.command(epilog="Example: diffgraft demo --input scan_flair.nii.gz")
+def demo(
+    input: Annotated[Path | None, typer.Option(help="A scan of your own instead of the sample.")] = None,
+    out: Annotated[Path, typer.Option(help="Output folder, replaced.")] = Path("demo"),
+    model: Annotated[Path, typer.Option(help="Starter model.")] = Path("models/brain_mri"),
+) -> None:
+    """Run the starter model on its sample: a volume that the model itself generated, lesions included."""
+    sample = input or model / "sample" / "sub-demo_FLAIR.nii.gz"
+    counterfactual(model, sample, out, overwrite=True, force=input is None)
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed here, and what each missing part would bring."""
+    import importlib.util
+    from importlib import metadata
+
+    parts = {
+        "onnxruntime": ("run models without torch", "edge"),
+        "torch": ("train and export", "train"),
+        "diffusers": ("the denoising network", "train"),
+        "onnx": ("write ONNX graphs", "train"),
+        "openvino": ("not used yet", "openvino"),
+        "tensorrt": ("not used yet; not yet run on hardware", "tensorrt"),
+    }
+    _say(f"diffgraft {metadata.version('diffgraft')}, Python {sys.version.split()[0]}, {os.cpu_count()} cores")
+    for name, (purpose, extra) in parts.items():
+        there = importlib.util.find_spec(name) is not None
+        found = metadata.version(name) if there else f"missing: pip install 'diffgraft[{extra}]'"
+        _say(f"{'yes' if there else 'no ':4} {name:12} {purpose:40} {found}")
+    _next("diffgraft demo")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _next(command: str) -> None:
+    _say(f"next: {command}")
+
+
+def _command() -> str:
+    return shlex.join(["diffgraft", *sys.argv[1:]])
+
+
+def _need(package: str, extra: str) -> None:
+    import importlib.util
+
+    from toolkit.example import Error
+
+    if importlib.util.find_spec(package) is None:
+        raise Error(f"This verb needs {package}, which is not installed: pip install 'diffgraft[{extra}]'")
+
+
+def _open(path: Path, wanted: bool) -> None:
+    if wanted:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+@contextmanager
+def _status(text: str) -> Iterator[None]:
+    with _console().status(text):
+        yield
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar with time left: step(text, done, of). A new text with done = 1 begins a new bar of its own."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=_console()) as bar:
+        current: Any = None
+
+        def step(text: str, done: int, of: int) -> None:
+            nonlocal current
+            if current is None or bar.tasks[-1].total != of or done <= bar.tasks[-1].completed:
+                current = bar.add_task(text, total=of)
+            bar.update(current, description=text, completed=done, total=of)
+
+        yield step
+
+
+if __name__ == "__main__":
+    main()
