@@ -15,7 +15,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from toolkit.example import Annotation, Error, Provenance
@@ -178,6 +178,8 @@ def test_what_is_no_nifti_is_refused(tmp_path: Path, content: bytes) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(changes=st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), min_size=1, max_size=6))
+@example(changes=[(84, 1), (87, 127)])  # a signalling NaN in pixdim
+@example(changes=[(280, 1), (283, 127)])  # and in srow_x
 def test_a_damaged_header_is_read_or_refused_but_never_crashes(tmp_path_factory: Any, changes: Any) -> None:
     path = make(tmp_path_factory.getbasetemp() / "fuzz.nii")
     content = bytearray(path.read_bytes())
