@@ -17,6 +17,7 @@ _PLACES = {
     "counterfactual": "diffgraft.counterfactual",
     "evaluate": "diffgraft.evaluation",
     "export": "diffgraft.models",
+    "generate": "diffgraft.generation",
     "open": "diffgraft.models",
     "prepare": "diffgraft.preparation",
     "train": "diffgraft.training",

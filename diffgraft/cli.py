@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,13 +54,19 @@ def main() -> None:
     from toolkit.example import Error
 
     try:
-        app()
-    except Error as problem:
-        print(f"diffgraft: {problem}", file=sys.stderr)
+        app(standalone_mode=len(sys.argv) < 2)
+    except (Error, OSError) as problem:
+        print(f"diffgraft: {' '.join(str(problem).split())}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         print("diffgraft: stopped", file=sys.stderr)
         sys.exit(130)
+    except Exception as problem:
+        if not hasattr(problem, "format_message"):  # how typer states a mistake in the words of a command
+            raise
+        words = " ".join(problem.format_message().split()).rstrip(".")
+        print(f"diffgraft: {words}. See: diffgraft [VERB] --help", file=sys.stderr)
+        sys.exit(1)
 
 
 @app.command(epilog="Example: diffgraft prepare brain_mri scans/ work/mri")
@@ -109,6 +115,54 @@ def train(
         f"{len(facts['held_out_groups'])} patients kept back, {facts['seconds']} s; report {model / 'training' / part / 'report.html'}"
     )
     _next(f"diffgraft export {model} --to onnx")
+
+
+@app.command(epilog="Example: diffgraft generate models/brain_mri out/ --set lesion=1 --set position=0.5 -n 32")
+def generate(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    out: Annotated[Path, typer.Argument(help="New output folder.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Label of the images, NAME=VALUE; repeat.")] = None,
+    count: Annotated[int, typer.Option("-n", "--count", help="How many images, or slices of the volume.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Steps of the sampler.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Classifier-free: 0 ignores the labels, 1 conditional.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="dpmpp_2m, heun, euler or euler_ancestral.")] = None,
+    volume: Annotated[bool, typer.Option("--volume", help="Slices of one head, a lesion in its middle part.")] = False,
+    format: Annotated[str, typer.Option(help="images, or nifti: one volume.")] = "images",
+    name: Annotated[str, typer.Option(help="Label of the volume or samples, letters and digits.")] = "",
+    far_from: Annotated[
+        Path | None, typer.Option(help="Training data set: keep images farther from it than its median held-out one.")
+    ] = None,
+    backend: Annotated[Backend, typer.Option(help="What runs the model.")] = Backend.auto,
+    overwrite: Overwrite = False,
+    open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+) -> None:
+    """New images from noise, with the labels that are set, as a data set folder or a volume, with a report."""
+    import dataclasses
+
+    from diffgraft import generation as module
+    from diffgraft import models
+
+    changes = {"seed": seed, "steps": steps, "guidance": guidance, "sampler": sampler}
+    settings = dataclasses.replace(module.DEFAULT, **{k: v for k, v in changes.items() if v is not None})
+    labels = module.asked(models.domain_of(model), set_ or [])
+    with _progress() as step:
+        made = module.generate(
+            model, out, labels, count, settings, volume=volume, format=format, name=name, far_from=far_from,
+            backend=backend.value, overwrite=overwrite, command=_command(), watch=step,
+        )  # fmt: skip
+    _say(f"{settings}; start sigma {made.start_sigma:.3g}")
+    if made.limit is not None:
+        _say(
+            f"nearest training image: NCC up to {max(made.similarity):.3f}, limit {made.limit:.3f} (median held-out one); "
+            f"{made.rejected:.0%} of {made.draws} draws rejected"
+        )
+    _say(f"{made.count} synthetic images in {out}; report {out / 'report.html'}   (research use only)")
+    _open(out / "report.html", open_report)
+    is_scan = format == "nifti"
+    _next(f"diffgraft counterfactual {model} {out} out/ --force" if is_scan else f"look at {out / 'report.html'}")
 
 
 @app.command(epilog="Example: diffgraft counterfactual models/brain_mri scan_flair.nii.gz out/")
@@ -183,13 +237,22 @@ def evaluate(
         Path | None, typer.Option(help="Data set of training patients, for the healthy-atlas baseline.")
     ] = None,
     calibrate: Annotated[Path | None, typer.Option(help="Model folder that is given the threshold found here.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model that made the maps, where they do not say it.")] = None,
+    only: Annotated[Path | None, typer.Option(help="Text file of the patients to take, one name a line.")] = None,
+    beside: Annotated[
+        list[str] | None, typer.Option(help="NAME=MAPS, another folder of maps as a further row.")
+    ] = None,
+    overwrite: Overwrite = False,
     open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
 ) -> None:
     """Measure anomaly maps against masks, beside the trivial and the strong baselines."""
     from diffgraft.evaluation import evaluate as run
 
     with _progress() as step:
-        result = run(data, maps, task, out=out, atlas=atlas, calibrate=calibrate, watch=step)
+        result = run(
+            data, maps, task, out=out, atlas=atlas, calibrate=calibrate, model=model, only=only,
+            beside=_pairs(beside or []), overwrite=overwrite, command=_command(), watch=step,
+        )  # fmt: skip
     print(result)
     if out is not None:
         _say(f"report {out / 'report.html'}")
@@ -211,7 +274,9 @@ def export(
     for path in written:
         _say(f"{path}  {path.stat().st_size / 1024:.0f} KiB")
     for parity in parities:
-        _say(f"parity {parity.output:16} sigma {parity.sigma:<6g} {parity.error:.1e} of its spread (allowed {parity.allowed:.0e})")
+        _say(
+            f"parity {parity.output:16} sigma {parity.sigma:<6g} {parity.error:.1e} of its spread (allowed {parity.allowed:.0e})"
+        )
     _next(f"diffgraft counterfactual {model} SCAN out/ --backend onnx")
 
 
@@ -226,7 +291,7 @@ def demo(
     counterfactual(model, sample, out, overwrite=True, force=input is None)
 
 
-@app.command()
+@app.command(epilog="Example: diffgraft doctor")
 def doctor() -> None:
     """What is installed here, and what each missing part would bring."""
     import importlib.util
@@ -246,6 +311,18 @@ def doctor() -> None:
         found = metadata.version(name) if there else f"missing: pip install 'diffgraft[{extra}]'"
         _say(f"{'yes' if there else 'no ':4} {name:12} {purpose:40} {found}")
     _next("diffgraft demo")
+
+
+def _pairs(words: list[str]) -> dict[str, Path]:
+    from toolkit.example import Error
+
+    pairs = {}
+    for word in words:
+        name, equals, folder = word.partition("=")
+        if not (name and equals and folder):
+            raise Error(f"--beside takes NAME=MAPS, such as control=maps-null; found '{word}'.")
+        pairs[name] = Path(folder)
+    return pairs
 
 
 def _say(text: str) -> None:
@@ -304,11 +381,14 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
         TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=_console()) as bar:
+    with ExitStack() as stack:
+        bar = Progress(*columns, console=_console())
         current: Any = None
 
         def step(text: str, done: int, of: int) -> None:
             nonlocal current
+            if current is None:  # not before: what is refused at once leaves one line and no empty bar
+                stack.enter_context(bar)
             if current is None or bar.tasks[-1].total != of or done <= bar.tasks[-1].completed:
                 current = bar.add_task(text, total=of)
             bar.update(current, description=text, completed=done, total=of)

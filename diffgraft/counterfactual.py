@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from toolkit.diffusion.schedule import strength_to_sigma
 from toolkit.example import Error
 from toolkit.formats import nifti
 from toolkit.methods.anomaly_map import MapSettings
-from toolkit.methods.counterfactual import evaluations
+from toolkit.methods.counterfactual import check, evaluations
 from toolkit.settings import Counterfactual
 
 __all__ = ["Outcome", "Plan", "counterfactual", "plan"]
@@ -65,8 +66,8 @@ class Outcome:
 def plan(
     model: Model, path: str, domain: ModuleType, target: str, settings: Counterfactual, threshold: float | None
 ) -> Plan:
-    """Resolve a run. Errors: a target the domain does not know, guidance by a classifier too weak to guide."""
-    domain.ask(target)
+    """Resolve a run. Errors: a target the domain does not know, settings out of range, a classifier too weak to guide."""
+    _refuse_what_cannot_be(domain, target, settings, threshold)
     own = model.meta.get("calibration", {})
     auroc = own.get("classifier_auroc")
     if settings.classifier_guidance > 0 and (auroc is None or auroc < domain.WEAKEST_CLASSIFIER):
@@ -112,17 +113,19 @@ def counterfactual(
     reason (quarantine.jsonl) and the rest goes on; a single scan that is refused is an Error, and so is a folder of
     which nothing is left. force: treat scans that the input gate would refuse.
     """
-    model = models.open(model_path, backend)
-    domain = models.domain(model.meta["domain"])
+    domain = models.domain_of(model_path)
     settings = settings or domain.QUALITY["default"]
-    resolved = plan(model, str(model_path), domain, target, settings, threshold)
+    _refuse_what_cannot_be(domain, target, settings, threshold)  # before the model is opened, which takes seconds
     found = nifti.find(scans, domain.CONTRAST if Path(scans).is_dir() else None)
     _refuse_same_labels(found)
-    announce(resolved, found)
+    _keep_what_is_there(Path(out), overwrite, Path(scans), Path(model_path))
     begun = time.monotonic()
     outcomes: list[Outcome] = []
     shown: list[report.Volume] = []
     with dataset.staged(out, overwrite) as folder:
+        model = models.open(model_path, backend)
+        resolved = plan(model, str(model_path), domain, target, settings, threshold)
+        announce(resolved, found)
         for scan in found:
             try:
                 outcome, volume = _treat(scan, folder, model, domain, resolved, nan, force, watch, len(found) > SHOWN)
@@ -167,7 +170,8 @@ def _treat(
         if not force:
             raise Error(f"{words} Check contrast and orientation, or add --force to treat it all the same.")
         notes.append(f"{words} Treated because --force was given.")
-    rounds = 4 * resolved.maps.gate_draws * len(resolved.maps.gate_sigmas) // 2 + evaluations(resolved.counterfactual)
+    gate = 0 if model.classifier is None else 2 * resolved.maps.gate_draws * len(resolved.maps.gate_sigmas)
+    rounds = gate + evaluations(resolved.counterfactual)
     done = 0
 
     def step() -> None:
@@ -261,6 +265,13 @@ def _save(
         nifti.sidecar(path, **own, **common)
 
 
+def _refuse_what_cannot_be(domain: ModuleType, target: str, settings: Counterfactual, threshold: float | None) -> None:
+    domain.ask(target)
+    check(settings)
+    if threshold is not None and not 0 < threshold < math.inf:
+        raise Error(f"A threshold of the map is a number above 0; found {threshold}. Leave it out for the model's own.")
+
+
 def _refuse_same_labels(found: list[nifti.Scan]) -> None:
     seen: dict[str, Path] = {}
     for scan in found:
@@ -270,6 +281,21 @@ def _refuse_same_labels(found: list[nifti.Scan]) -> None:
                 f"'{scan.label}'. Rename one, or treat them in two runs."
             )
         seen[scan.label] = scan.path
+
+
+def _keep_what_is_there(out: Path, overwrite: bool, *needed: Path) -> None:
+    """Raise Error where replacing `out` would delete what the run reads, or what diffgraft did not write."""
+    if not (overwrite and out.is_dir() and any(out.iterdir())):
+        return
+    for path in needed:
+        if path.resolve().is_relative_to(out.resolve()):
+            raise Error(
+                f"A run never replaces what it reads; '{path}' lies in the output folder '{out}'. Take another."
+            )
+    if not (out / "manifest.jsonl").is_file() or not (out / "report.html").is_file():
+        raise Error(
+            f"Only a folder that diffgraft wrote is replaced (manifest.jsonl, report.html); '{out}' is none. Take another."
+        )
 
 
 def _table(outcomes: list[Outcome], pages: bool) -> report.Table:

@@ -40,6 +40,7 @@ def export(root: str | os.PathLike[str], target: str = "onnx") -> tuple[list[Pat
     """Write the graphs of a model folder into it and check them against torch; a failed check leaves none behind."""
     if target != "onnx":
         raise Error(f"A model is exported to onnx; found '{target}'.")
+    read_meta(Path(root))  # what is no model is refused before torch is loaded
     if importlib.util.find_spec("torch") is None:
         raise Error("Exporting needs torch, which is not installed: pip install 'diffgraft[train]'")
     from export.onnx import export as write

@@ -27,8 +27,8 @@ from toolkit.settings import Augmentation, Counterfactual, Network, Training
 from toolkit.transforms import Box, fit, square_box, to_window, unfit
 
 __all__ = [
-    "AUGMENTATION", "CLASSES", "CONTRAST", "FIELDS", "PRESETS", "QUALITY", "TARGET", "Finding", "Study",
-    "ask", "condition", "explain", "novelty", "read", "slice_labels", "study",
+    "AUGMENTATION", "CLASSES", "CONTRAST", "FIELDS", "PRESETS", "QUALITY", "RANGES", "TARGET", "Finding", "Study",
+    "ask", "condition", "explain", "novelty", "read", "scan", "series", "slice_labels", "study",
 ]  # fmt: skip
 
 SIZE = 64
@@ -37,6 +37,9 @@ FIELDS = {
     "position": Field((), "float32", 0.0),
     "position_known": Field((), "float32", 0.0),
 }
+RANGES = {"lesion": (0, 1), "position": (0.0, 1.0)}
+"""Label -> smallest and largest value that may be asked for."""
+
 CONTRAST = "FLAIR"
 TARGET = "lesion"
 CLASSES = ("healthy", "lesion")
@@ -68,8 +71,20 @@ WEAKEST_CLASSIFIER = 0.8
 
 NOVELTY_SIGMAS = (0.5, 2.0)
 
+LABELS = {"lesion": 1.0, "no_lesion": 0.0, "healthy": 0.0, "": float("nan")}
+"""How slices.csv spells the label of a slice; an empty one is not stated."""
+
 SMALLEST_HEAD = 0.1
 """A slice is used when the head covers at least this fraction of it: the ends of a scan show no brain."""
+
+SERIES = (0.15, 0.9)
+"""Where a synthetic head begins and ends: beyond lie slices of which the model has seen the fewest kinds."""
+
+LESION = (0.4, 0.7)
+"""The positions of a synthetic head that show its lesion."""
+
+PIXELS, LEVELS = 128, 255
+"""Rows and columns of a synthetic scan, and its brightest value."""
 
 BRAIN_LEVEL = 0.4
 """Where the brain lies in the window: its median at 0.4 of the way up, so that a lesion twice as bright fits."""
@@ -228,6 +243,30 @@ def _window(stack: np.ndarray, head: np.ndarray) -> tuple[float, float]:
     return low, low + (middle - low) / BRAIN_LEVEL
 
 
+def series(count: int, labels: Mapping[str, float]) -> list[Annotation]:
+    """What to ask for slice by slice to get one head, low to high; a lesion in the middle unless labels say lesion 0."""
+    if "position" in labels:
+        raise Error("The slices of a volume have positions of their own; found one position for all. Do not set it.")
+    positions = np.linspace(*SERIES, count) if count > 1 else [sum(SERIES) / 2]
+    sick = labels.get("lesion", 1.0)
+    return [
+        Annotation(labels={"lesion": sick * float(LESION[0] <= p <= LESION[1]), "position": round(float(p), 4)})
+        for p in positions
+    ]
+
+
+def scan(images: np.ndarray, path: Path) -> nifti.Volume:
+    """Slices (S, 1, SIZE, SIZE), low to high, as a volume of the size of a head, whole numbers from 0 to LEVELS."""
+    box = (0, 0, PIXELS, PIXELS)
+    stack = np.stack([unfit((image[0] + 1) * (LEVELS / 2), box, (PIXELS, PIXELS), 0.0) for image in images])
+    stack = np.clip(np.rint(stack), 0, LEVELS)
+    pixel = 3.0 * SIZE / PIXELS
+    affine = np.diag([-pixel, -pixel, 6.0, 1.0])
+    affine[:3, 3] = [PIXELS * pixel / 2, PIXELS * pixel / 2, -3.0 * len(images)]
+    array = nifti.restore(stack, affine, (PIXELS, PIXELS, len(images)))
+    return nifti.Volume(array, affine, path, *nifti.label_of(path), acquired=False)
+
+
 def ask(words: str) -> Annotation:
     """What a person asks for: "healthy" or "lesion"."""
     if words not in CLASSES:
@@ -263,11 +302,18 @@ def _slice_labels(root: Path) -> dict[tuple[str, int], float]:
     folder = root if root.is_dir() else root.parent
     for path in (folder / "slices.csv", folder.parent / "slices.csv"):
         if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                return {
-                    (re.sub(r"[^A-Za-z0-9]", "", row["patient"]), int(row["slice"])): float(row["label"] == "lesion")
-                    for row in csv.DictReader(file)
-                }
+            try:
+                with path.open(newline="", encoding="utf-8") as file:
+                    return {
+                        (re.sub(r"[^A-Za-z0-9]", "", row["patient"]), int(row["slice"])): LABELS[row["label"].strip()]
+                        for row in csv.DictReader(file)
+                    }
+            except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as problem:
+                words = ", ".join(f"'{word}'" for word in LABELS)
+                raise Error(
+                    f"slices.csv has the columns patient, slice (a whole number) and label (one of {words}); {path} has "
+                    f"not: {type(problem).__name__} {problem}. Mend it."
+                ) from problem
     return {}
 
 

@@ -8,7 +8,9 @@ Nothing of this machine stays in a graph: the exporter's stack traces and names 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,10 +94,14 @@ def _trace(module: nn.Module, inputs: list[Tensor], names: list[str], output: st
     fixed = 2 if isinstance(module, _Positional) else len(inputs)
     shapes = tuple({0: batch} for _ in inputs[:fixed])
     shapes += (tuple({0: batch} for _ in inputs[fixed:]),) if isinstance(module, _Positional) else ()
-    program = torch.onnx.export(
-        module.eval(), tuple(inputs), dynamo=True, external_data=False, opset_version=OPSET, input_names=names,
-        output_names=[output], dynamic_shapes=shapes, verbose=False,
-    )  # fmt: skip
+    # The exporter warns of its own future and of a torchvision that nothing here needs.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            module.eval(), tuple(inputs), dynamo=True, external_data=False, opset_version=OPSET, input_names=names,
+            output_names=[output], dynamic_shapes=shapes, verbose=False,
+        )  # fmt: skip
     assert program is not None
     model = program.model_proto
     for value in [*model.graph.input, *model.graph.output]:

@@ -18,14 +18,41 @@ import numpy as np
 from toolkit.diffusion import editing, guidance, schedule
 from toolkit.diffusion.model import Array, Cond, Denoise, Model
 from toolkit.diffusion.noise import Seeded
-from toolkit.diffusion.samplers import SAMPLERS
+from toolkit.diffusion.samplers import SAMPLERS, STOCHASTIC
 from toolkit.example import Error
 from toolkit.settings import Counterfactual
 
-__all__ = ["counterfactual", "decoder", "evaluations"]
+__all__ = ["check", "counterfactual", "decoder", "evaluations"]
 
 SIGMA_MIN = 0.05
 """The last noise level above 0: below it an image of 8 bits is all but clean."""
+
+
+def check(settings: Counterfactual) -> None:
+    """Raise the Error that these settings would run into, before any work is done."""
+    usable = sorted(SAMPLERS.keys() - STOCHASTIC)
+    if settings.sampler in STOCHASTIC:
+        raise Error(
+            f"A counterfactual needs a deterministic sampler, or the way up loses the anatomy; '{settings.sampler}' "
+            f"draws noise. Use one of {', '.join(usable)}."
+        )
+    if settings.sampler not in usable:
+        raise Error(f"A sampler is one of {', '.join(usable)}; found '{settings.sampler}'.")
+    if settings.steps < 2:
+        raise Error(f"A counterfactual takes 2 steps or more in each direction; found {settings.steps}. 10 is usual.")
+    if not settings.strengths:
+        raise Error("A counterfactual needs at least one strength in (0, 1]; found none. 0.5 is usual.")
+    for name in ("guidance", "classifier_guidance", "guidance_low"):
+        if not 0 <= getattr(settings, name) < math.inf:
+            raise Error(f"The setting {name} is a number from 0 up; found {getattr(settings, name)}. 0 turns it off.")
+    if not 0 <= settings.seed < 2**64:
+        raise Error(f"A seed is a whole number from 0 to 2^64 - 1; found {settings.seed}.")
+    for strength in settings.strengths:
+        if schedule.strength_to_sigma(strength) <= SIGMA_MIN:
+            raise Error(
+                f"A strength must reach beyond sigma {SIGMA_MIN}, where an image is all but clean; found {strength}. "
+                "0.5 is usual."
+            )
 
 
 def counterfactual(
@@ -55,8 +82,10 @@ def counterfactual(
 
 def evaluations(settings: Counterfactual) -> int:
     """How often `counterfactual` calls its watch: the steps up and down of every member of the ensemble."""
-    per_step = 2 if settings.sampler == "heun" else 1
-    return (2 * settings.steps - 1) * per_step * len(settings.strengths) * (2 if settings.mirror else 1)
+    walk = 2 * settings.steps - 1
+    if settings.sampler == "heun":
+        walk = 2 * walk - 1  # two a step, but one in the step to 0
+    return walk * len(settings.strengths) * (2 if settings.mirror else 1)
 
 
 def decoder(model: Model, null: Cond, target: Cond, weights: Array, settings: Counterfactual) -> Denoise:
