@@ -117,7 +117,10 @@ def train(
     _next(f"diffgraft export {model} --to onnx")
 
 
-@app.command(epilog="Example: diffgraft generate models/brain_mri out/ --set lesion=1 --set position=0.5 -n 32")
+@app.command(
+    epilog="Examples: diffgraft generate models/brain_mri out/ --set lesion=1 --set position=0.5 -n 32;   the sample of the "
+    "demo: diffgraft generate models/brain_mri out/ --format nifti --name demo --seed 35 --far-from work/mri"
+)
 def generate(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     out: Annotated[Path, typer.Argument(help="New output folder.")],

@@ -121,7 +121,7 @@ def counterfactual(
     _keep_what_is_there(Path(out), overwrite, Path(scans), Path(model_path))
     begun = time.monotonic()
     outcomes: list[Outcome] = []
-    shown: list[report.Volume] = []
+    shown: list[report.Section] = []
     with dataset.staged(out, overwrite) as folder:
         model = models.open(model_path, backend)
         resolved = plan(model, str(model_path), domain, target, settings, threshold)
@@ -129,7 +129,7 @@ def counterfactual(
         for scan in found:
             try:
                 outcome, volume = _treat(scan, folder, model, domain, resolved, nan, force, watch, len(found) > SHOWN)
-                shown.extend([volume] if len(shown) < SHOWN else [])
+                shown.extend([report.Section(f"sub-{scan.label}", [volume])] if len(shown) < SHOWN else [])
             except Error as problem:
                 if len(found) == 1:
                     raise
@@ -148,7 +148,7 @@ def counterfactual(
             command=command, settings=dataclasses.asdict(resolved), seed=settings.seed, seconds=time.monotonic() - begun
         )
         sections = [report.Section("Scans", [_table(outcomes, len(found) > SHOWN)])]
-        sections += [report.Section(v.title, [v]) for v in shown]
+        sections += shown
         _write_report(folder / "report.html", f"{len(kept)} of {len(found)} scans", sections, run, out)
     return outcomes
 
@@ -162,10 +162,13 @@ def _treat(
     case = domain.study(source)
     unlike = domain.novelty(model, case)
     notes = list(source.notes)
+    doubts = domain.doubts(model, case)
     if resolved.novelty_limit is not None and unlike > resolved.novelty_limit:
+        doubts.append(f"it has a novelty of {unlike:.2f}, the limit is {resolved.novelty_limit:.2f}")
+    if doubts:
         words = (
-            f"Scans must look like those the model was trained on ({domain.CONTRAST}, axial, whole head): {scan.path.name} "
-            f"has a novelty of {unlike:.2f}, the limit is {resolved.novelty_limit:.2f}."
+            f"Scans must look like those the model was trained on ({domain.CONTRAST}, axial, whole head), and "
+            f"{scan.path.name} does not: {'; '.join(doubts)}."
         )
         if not force:
             raise Error(f"{words} Check contrast and orientation, or add --force to treat it all the same.")
@@ -195,7 +198,7 @@ def _treat(
         notes=tuple(notes),
     )
     viewer = report.Volume(
-        title=f"sub-{scan.label}",
+        title=f"{len(case.stack)} axial slices",
         image=case.stack,
         counterfactual=finding.counterfactual,
         anomaly=finding.anomaly,
@@ -215,8 +218,8 @@ def _treat(
         )
         _write_report(
             folder / f"sub-{scan.label}_report.html",
-            viewer.title,
-            [report.Section(viewer.title, [viewer])],
+            f"sub-{scan.label}",
+            [report.Section(f"sub-{scan.label}", [viewer])],
             run,
             folder,
         )

@@ -110,6 +110,7 @@ def train(
     else:
         blocks = _denoiser_blocks(domain, learned, spec, samples, held_out)
     plain["parts"][part] |= {"run": facts}
+    plain["typical"] = domain.typical(seen)
     folder.save_part(root, part, average, plain)
     _write_report(place, part, facts, blocks, plain["parts"][part], settings)
     return facts

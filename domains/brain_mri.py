@@ -28,7 +28,7 @@ from toolkit.transforms import Box, fit, square_box, to_window, unfit
 
 __all__ = [
     "AUGMENTATION", "CLASSES", "CONTRAST", "FIELDS", "PRESETS", "QUALITY", "RANGES", "TARGET", "Finding", "Study",
-    "ask", "condition", "explain", "novelty", "read", "scan", "series", "slice_labels", "study",
+    "ask", "condition", "doubts", "explain", "novelty", "read", "scan", "series", "slice_labels", "study", "typical",
 ]  # fmt: skip
 
 SIZE = 64
@@ -83,7 +83,7 @@ SERIES = (0.15, 0.9)
 LESION = (0.4, 0.7)
 """The positions of a synthetic head that show its lesion."""
 
-PIXELS, LEVELS = 128, 255
+PIXELS, BRIGHTEST = 128, 255
 """Rows and columns of a synthetic scan, and its brightest value."""
 
 BRAIN_LEVEL = 0.4
@@ -199,7 +199,7 @@ def explain(
 def novelty(model: Model, case: Study) -> float:
     """How unlike the training scans a study is: mean log10 of the denoising error over slices and noise levels.
 
-    A scan of another contrast, another orientation or another organ is denoised worse than any head it was trained on.
+    Finds what is no head at all (noise, inverted grey levels); for orientation and contrast see `doubts`.
     """
     null = {k: model.asarray(v) for k, v in _asked(case, FIELDS["lesion"].null).items()}
     errors = []
@@ -208,6 +208,68 @@ def novelty(model: Model, case: Study) -> float:
         denoised = model.asnumpy(model.denoiser(model.asarray(case.images + np.float32(sigma) * noise), sigma, null))
         errors.append(np.log10(((denoised - case.images) ** 2).mean((1, 2, 3))))
     return float(np.mean(errors))
+
+
+def typical(examples: Iterable[Example]) -> dict[str, list]:
+    """What the training scans look like, coarsely, for `doubts`; plain lists, kept in model.json.
+
+    heads: (LEVELS, 16, 16) mean of the scans and their mirror images.
+    """
+    scans: dict[str, list[Example]] = {}
+    for example in examples:
+        scans.setdefault(example.id.rpartition("-")[0], []).append(example)
+    found = [
+        _coarse(np.stack([e.image for e in rows]), np.array([e.annotation.labels["position"] for e in rows]))
+        for rows in scans.values()
+    ]
+    mean = np.mean(found, axis=0)
+    return {"heads": np.round((mean + mean[..., ::-1]) / 2, 3).tolist()}
+
+
+def doubts(model: Model, case: Study) -> list[str]:
+    """Reasons to believe that a scan is not what the model was trained on: contrast and orientation.
+
+    Orientation: turned or flipped, it would resemble the mean training head more. Contrast: the name says another; the
+    grey levels themselves do not tell FLAIR from T1 or T2 well enough to refuse a scan by them.
+    """
+    found = []
+    if case.volume.contrast not in (CONTRAST, "unknown"):
+        found.append(f"its name says {case.volume.contrast}, the model was trained on {CONTRAST}")
+    known = model.meta.get("typical")
+    if not known:
+        return found
+    coarse = _coarse(case.images, case.position)
+    fits = {name: _correlation(turn(coarse), np.array(known["heads"])) for name, turn in _TURNS.items()}
+    best = max(fits, key=lambda name: fits[name])
+    if fits[best] > fits["as it is"] + TURN_MARGIN:
+        found.append(f"{best} it would resemble a head more ({fits[best]:.2f}) than as it is ({fits['as it is']:.2f})")
+    return found
+
+
+TURN_MARGIN = 0.02
+
+LEVELS = (0.15, 0.35, 0.55, 0.75)
+
+_TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "as it is": lambda a: a,
+    "upside down (head to foot)": lambda a: a[::-1],
+    "back to front": lambda a: a[:, ::-1],
+    "turned by 90 degrees": lambda a: np.rot90(a, 1, (1, 2)),
+    "turned by -90 degrees": lambda a: np.rot90(a, -1, (1, 2)),
+    "back to front and upside down": lambda a: a[::-1, ::-1],
+}
+
+
+def _coarse(images: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """(N, 1, SIZE, SIZE) at positions (N,) -> (LEVELS, 16, 16): the head at four heights."""
+    side = images.shape[-1] // 16
+    small = images.reshape(len(images), 16, side, 16, side).mean((2, 4))
+    weights = np.exp(-0.5 * ((np.asarray(position)[None] - np.array(LEVELS)[:, None]) / 0.1) ** 2) + 1e-9
+    return np.einsum("ln,nij->lij", weights / weights.sum(1, keepdims=True), small)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
 
 def _asked(case: Study, lesion: float) -> Mapping[str, np.ndarray]:
@@ -256,10 +318,10 @@ def series(count: int, labels: Mapping[str, float]) -> list[Annotation]:
 
 
 def scan(images: np.ndarray, path: Path) -> nifti.Volume:
-    """Slices (S, 1, SIZE, SIZE), low to high, as a volume of the size of a head, whole numbers from 0 to LEVELS."""
+    """Slices (S, 1, SIZE, SIZE), low to high, as a volume of the size of a head, whole numbers from 0 to BRIGHTEST."""
     box = (0, 0, PIXELS, PIXELS)
-    stack = np.stack([unfit((image[0] + 1) * (LEVELS / 2), box, (PIXELS, PIXELS), 0.0) for image in images])
-    stack = np.clip(np.rint(stack), 0, LEVELS)
+    stack = np.stack([unfit((image[0] + 1) * (BRIGHTEST / 2), box, (PIXELS, PIXELS), 0.0) for image in images])
+    stack = np.clip(np.rint(stack), 0, BRIGHTEST)
     pixel = 3.0 * SIZE / PIXELS
     affine = np.diag([-pixel, -pixel, 6.0, 1.0])
     affine[:3, 3] = [PIXELS * pixel / 2, PIXELS * pixel / 2, -3.0 * len(images)]
