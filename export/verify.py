@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.diffusion.model import Array, Model, Spec
+from toolkit.diffusion.model import Model, Spec
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Error
 
@@ -51,9 +51,7 @@ def verify(reference: Model, candidate: Model) -> list[Parity]:
     return found
 
 
-def _outputs(
-    reference: Model, candidate: Model, spec: Spec, sigma: float
-) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+def _outputs(reference: Model, candidate: Model, spec: Spec, sigma: float) -> Iterator[tuple[str, list[np.ndarray]]]:
     rows = range(ROWS)
     x = np.float32((sigma**2 + spec.sigma_data**2) ** 0.5) * gaussian(spec.shape, 0, rows, Purpose.START, 0)
     cond = {
@@ -61,14 +59,14 @@ def _outputs(
         for name, f in spec.fields.items()
     }
 
-    def both(call: Callable[[Model, Callable[[np.ndarray], Array]], Array]) -> tuple[np.ndarray, np.ndarray]:
-        first, second = (m.asnumpy(call(m, m.asarray)) for m in (reference, candidate))
-        return first, second
-
-    yield "denoised", both(lambda m, put: m.denoiser(put(x), sigma, {k: put(v) for k, v in cond.items()}))
-    if reference.classifier is not None and candidate.classifier is not None:
-        yield "log_probability", both(lambda m, put: m.classifier(put(x), sigma))
-    if reference.gradient is not None and candidate.gradient is not None:
+    models = (reference, candidate)
+    asked = [{k: m.asarray(v) for k, v in cond.items()} for m in models]
+    yield "denoised", [m.asnumpy(m.denoiser(m.asarray(x), sigma, c)) for m, c in zip(models, asked, strict=True)]
+    classify = [(m, m.classifier) for m in models if m.classifier is not None]
+    if len(classify) == 2:
+        yield "log_probability", [m.asnumpy(call(m.asarray(x), sigma)) for m, call in classify]
+    differentiate = [(m, m.gradient) for m in models if m.gradient is not None]
+    if len(differentiate) == 2:
         classes = reference.meta["parts"]["classifier"]["classes"]
         target = np.eye(classes, dtype=np.float32)[np.arange(ROWS) % classes]
-        yield "gradient", both(lambda m, put: m.gradient(put(x), sigma, put(target)))
+        yield "gradient", [m.asnumpy(call(m.asarray(x), sigma, m.asarray(target))) for m, call in differentiate]

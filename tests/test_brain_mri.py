@@ -18,6 +18,7 @@ import pytest
 import torch
 from nibabel.affines import from_matvec
 
+from diffgraft import models
 from diffgraft.counterfactual import counterfactual
 from diffgraft.preparation import prepare
 from diffgraft.training import to_batch, train
@@ -497,3 +498,41 @@ def test_a_classifier_without_held_out_patients_has_no_auroc(data, tmp_path):
     facts = train(brain_mri, data, tmp_path / "model", "classifier", steps=1, batch=2, fold=-1)
     assert facts["held_out_auroc"] is None
     assert "nothing to measure on" in (tmp_path / "model" / "training" / "classifier" / "report.html").read_text()
+
+
+# ---------------------------------------------------------------------------------------------------- the starter model
+
+STARTER = Path(__file__).parents[1] / "models" / "brain_mri"
+REAL = Path(__file__).parents[2] / "shared" / "data" / "mri" / "lgg"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real scans beside the checkout (../shared/data/mri/lgg)")
+def test_starter_model_accepts_a_real_scan_and_doubts_a_turned_one():
+    opened = models.open(STARTER, "onnx")
+    source = nifti.load(REAL / "TCGA_DU_7298" / "TCGA_DU_7298_flair.nii.gz")
+    assert brain_mri.doubts(opened, brain_mri.study(source)) == []
+    turns = {
+        "back to front": source.array[:, ::-1],
+        "upside down": source.array[:, :, ::-1],
+        "90 degrees": np.rot90(source.array, axes=(0, 1)),
+    }
+    for words, array in turns.items():
+        turned = dataclasses.replace(source, array=np.ascontiguousarray(array))
+        assert any(words in doubt for doubt in brain_mri.doubts(opened, brain_mri.study(turned))), words
+    named = dataclasses.replace(source, contrast="T1w")
+    assert any("T1w" in doubt for doubt in brain_mri.doubts(opened, brain_mri.study(named)))
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real scans beside the checkout (../shared/data/mri/lgg)")
+def test_starter_model_knows_lesion_slices_of_a_patient_it_never_saw():
+    opened = models.open(STARTER, "onnx")
+    scan = next(s for s in nifti.find(REAL, "FLAIR") if s.label == "TCGAHT7884")
+    case = brain_mri.study(nifti.load(scan.path))
+    mask, _ = nifti.display(nifti.load(scan.mask).array > 0, case.volume.affine)
+    ill = mask.any((1, 2))[case.index]
+    settings = dataclasses.replace(brain_mri.QUALITY["fast"], steps=6)
+    finding = brain_mri.explain(opened, case, settings, MapSettings(), brain_mri.ask("healthy"))
+    probability = finding.probability[case.index]
+    assert probability[ill].min() > probability[~ill].mean() and probability[ill].mean() > 0.7
+    inside, outside = finding.anomaly[mask].mean(), finding.anomaly[case.head & ~mask].mean()
+    assert inside > 10 * outside
