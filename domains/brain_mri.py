@@ -61,7 +61,7 @@ QUALITY = {
     "default": Counterfactual(strengths=(0.5, 0.7), steps=10, mirror=True),
     "best": Counterfactual(strengths=(0.4, 0.5, 0.6, 0.7), steps=16, mirror=True),
 }
-"""How much work a counterfactual is given; see docs/brain_mri.md for what each reaches."""
+"""How much work a counterfactual is given; see models/brain_mri/README.md for what the default reaches."""
 
 MOST_SLICES = 48
 """A scan with more usable slices is sampled evenly and interpolated between: its slices are thin and much alike."""
