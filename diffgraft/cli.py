@@ -118,7 +118,7 @@ def train(
 
 
 @app.command(
-    epilog="Examples: diffgraft generate models/brain_mri out/ --set lesion=1 --set position=0.5 -n 32;   the sample of the "
+    epilog="Example: diffgraft generate models/brain_mri out/ --set lesion=1 --set position=0.5 -n 32;   the sample of the "
     "demo: diffgraft generate models/brain_mri out/ --format nifti --name demo --seed 35 --far-from work/mri"
 )
 def generate(

@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 
-VERBS = ("prepare", "train", "counterfactual", "evaluate", "export", "demo", "doctor")
+VERBS = ("prepare", "train", "generate", "counterfactual", "evaluate", "export", "demo", "doctor")
 
 
 def diffgraft(*words: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.diffusion.model import Cond, Model, Spec
+from toolkit.diffusion.model import Cond, Identity, Model, Spec
 from toolkit.example import Error
 from toolkit.folder import fingerprint, read_meta, spec_of
 
@@ -57,7 +57,7 @@ def open(root: str | os.PathLike[str], threads: int = 0) -> Model:
     has_classifier = "classifier" in meta["parts"]
     return Model(
         denoiser=_Denoiser(session("denoiser"), spec_of(meta)),
-        codec=_Identity(),
+        codec=Identity(),
         asarray=np.asarray,
         asnumpy=np.asarray,
         backend="onnx:cpu",
@@ -66,14 +66,6 @@ def open(root: str | os.PathLike[str], threads: int = 0) -> Model:
         gradient=_call(session("gradient")) if has_classifier else None,
         meta=meta,
     )
-
-
-class _Identity:
-    def encode(self, image: np.ndarray, /) -> np.ndarray:
-        return image
-
-    def decode(self, latent: np.ndarray, /) -> np.ndarray:
-        return latent
 
 
 class _Denoiser:

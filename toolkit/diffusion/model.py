@@ -11,7 +11,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-__all__ = ["Array", "Classifier", "Codec", "Cond", "Denoise", "Denoiser", "Field", "Gradient", "Model", "Noise", "Spec"]
+__all__ = [
+    "Array",
+    "Classifier",
+    "Codec",
+    "Cond",
+    "Denoise",
+    "Denoiser",
+    "Field",
+    "Gradient",
+    "Identity",
+    "Model",
+    "Noise",
+    "Spec",
+]
 
 Array = Any
 """A numpy array or a torch tensor; the engine uses + - * / ** and .mean(axis, keepdims) of it and nothing else."""
@@ -90,6 +103,16 @@ class Codec(Protocol):
     def encode(self, image: Array, /) -> Array: ...
 
     def decode(self, latent: Array, /) -> Array: ...
+
+
+class Identity:
+    """The codec of a pixel model."""
+
+    def encode(self, image: Array, /) -> Array:
+        return image
+
+    def decode(self, latent: Array, /) -> Array:
+        return latent
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from toolkit.diffusion.model import Cond, Model, Spec
+from toolkit.diffusion.model import Cond, Identity, Model, Spec
 from toolkit.example import Error
 from toolkit.folder import fingerprint, read_meta, spec_of, write_meta
 from toolkit.networks.classifier import NoisyClassifier
@@ -85,7 +85,7 @@ def open(root: str | os.PathLike[str], device: str | None = None) -> Model:
         classifier, gradient = _classifier(network, place), _gradient(network, place)
     return Model(
         denoiser=denoiser,
-        codec=_Identity(),
+        codec=Identity(),
         asarray=lambda value: torch.from_numpy(np.array(value)).to(place),
         asnumpy=lambda value: value.detach().cpu().numpy(),
         backend=f"torch:{place.type}",
@@ -94,14 +94,6 @@ def open(root: str | os.PathLike[str], device: str | None = None) -> Model:
         gradient=gradient,
         meta=meta,
     )
-
-
-class _Identity:
-    def encode(self, image: Tensor, /) -> Tensor:
-        return image
-
-    def decode(self, latent: Tensor, /) -> Tensor:
-        return latent
 
 
 class _Denoiser:
