@@ -522,6 +522,7 @@ TOY = SimpleNamespace(
         "classifier": {"tiny": (dataclasses.replace(NETWORK, dropout=0.1), Training(30, 8, checkpoint_every=5))},
     },
     condition=brain_mri.condition,
+    typical=lambda examples: {"groups": len({e.group for e in examples})},
 )
 """A domain of 16 x 16 images. Dropout and every augmentation are on: all that is random takes part."""
 
