@@ -118,11 +118,11 @@ def counterfactual(
     _refuse_what_cannot_be(domain, target, settings, threshold)  # before the model is opened, which takes seconds
     found = nifti.find(scans, domain.CONTRAST if Path(scans).is_dir() else None)
     _refuse_same_labels(found)
-    _keep_what_is_there(Path(out), overwrite, Path(scans), Path(model_path))
     begun = time.monotonic()
     outcomes: list[Outcome] = []
     shown: list[report.Section] = []
-    with dataset.staged(out, overwrite) as folder:
+    signs = ("manifest.jsonl", "report.html")
+    with dataset.staged(out, overwrite, signs, (scans, model_path)) as folder:
         model = models.open(model_path, backend)
         resolved = plan(model, str(model_path), domain, target, settings, threshold)
         announce(resolved, found)
@@ -149,7 +149,7 @@ def counterfactual(
         )
         sections = [report.Section("Scans", [_table(outcomes, len(found) > SHOWN)])]
         sections += shown
-        _write_report(folder / "report.html", f"{len(kept)} of {len(found)} scans", sections, run, out)
+        _write_report(folder / "report.html", f"{len(kept)} of {len(found)} scans", sections, run)
     return outcomes
 
 
@@ -221,7 +221,6 @@ def _treat(
             f"sub-{scan.label}",
             [report.Section(f"sub-{scan.label}", [viewer])],
             run,
-            folder,
         )
     return outcome, viewer
 
@@ -245,12 +244,14 @@ def _save(
     files = {
         f"{stem}healthycf_{suffix}": (finding.counterfactual, "intensity", {
             "Description": "AI counterfactual, NOT ACQUIRED: the scan as the model expects it without a lesion. The change "
-            "was made at the model's resolution and subtracted from the scan; elsewhere the scan is untouched.",
+            "was made at the model's resolution, weighted by the slice's probability of a lesion, and subtracted from the "
+            "scan; outside the head and at its rim the scan is untouched.",
             "Units": "arbitrary, those of the source",
         }),
         f"{stem}anomaly_{suffix}": (finding.anomaly, "map", {
             "Description": "Anomaly map: smoothed positive difference between the scan and its counterfactual in window "
-            "units, times the weight of the head's rim and the slice's probability of a lesion. One scale for all scans.",
+            "units, less a share of that of the mirror image, times the weight of the head's rim and the slice's "
+            "probability of a lesion. One scale for all scans.",
             "Units": "fraction of half the intensity window",
             "SliceProbability": [round(float(p), 4) for p in finding.probability],
             "SliceOrder": "inferior to superior",
@@ -286,21 +287,6 @@ def _refuse_same_labels(found: list[nifti.Scan]) -> None:
         seen[scan.label] = scan.path
 
 
-def _keep_what_is_there(out: Path, overwrite: bool, *needed: Path) -> None:
-    """Raise Error where replacing `out` would delete what the run reads, or what diffgraft did not write."""
-    if not (overwrite and out.is_dir() and any(out.iterdir())):
-        return
-    for path in needed:
-        if path.resolve().is_relative_to(out.resolve()):
-            raise Error(
-                f"A run never replaces what it reads; '{path}' lies in the output folder '{out}'. Take another."
-            )
-    if not (out / "manifest.jsonl").is_file() or not (out / "report.html").is_file():
-        raise Error(
-            f"Only a folder that diffgraft wrote is replaced (manifest.jsonl, report.html); '{out}' is none. Take another."
-        )
-
-
 def _table(outcomes: list[Outcome], pages: bool) -> report.Table:
     rows = [
         [o.label, "refused: " + o.refused, "", "", "", ""] if o.refused else
@@ -312,7 +298,7 @@ def _table(outcomes: list[Outcome], pages: bool) -> report.Table:
     return report.Table(header, rows, caption="Most suspicious first. Volumes use the voxel size that the file states.")
 
 
-def _write_report(path: Path, subtitle: str, sections: list[report.Section], run: report.Run, out: str | Path) -> None:
+def _write_report(path: Path, subtitle: str, sections: list[report.Section], run: report.Run) -> None:
     report.write(
         path,
         "Healthy counterfactuals",

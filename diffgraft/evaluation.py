@@ -7,7 +7,6 @@ figures and their definitions are those of toolkit.evaluation.anomaly; what is t
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import re
@@ -36,7 +35,7 @@ from toolkit.evaluation.anomaly import (
     compare,
 )
 from toolkit.example import Error
-from toolkit.folder import fingerprint, read_meta, write_meta
+from toolkit.folder import fingerprint, hashed, read_meta, write_meta
 from toolkit.formats import nifti
 from toolkit.methods.anomaly_map import MapSettings
 from toolkit.transforms import fit, to_window, unfit
@@ -163,7 +162,7 @@ class _Maker:
     def saw(self, labels: Sequence[str]) -> bool:
         """Whether a slice of a scan of one of these labels was in the training of any part."""
         seen = {each for part in self.meta["parts"].values() for each in part.get("run", {}).get("trained_on", ())}
-        return any(_hash(f"{label}-{k:03d}") in seen for label in labels for k in range(MOST_SLICES))
+        return any(hashed(f"{label}-{k:03d}") in seen for label in labels for k in range(MOST_SLICES))
 
 
 def evaluate(
@@ -205,7 +204,8 @@ def evaluate(
     }:
         raise Error(f"The report needs a folder of its own; '{out}' is, or lies in, what is measured. Take another.")
     begun = time.monotonic()
-    with dataset.staged(out, overwrite) if out is not None else contextlib.nullcontext() as folder:
+    signs = ("metrics.json", "report.html")
+    with dataset.staged(out, overwrite, signs) if out is not None else contextlib.nullcontext() as folder:
         root, contrast = _raw(Path(data))
         scans, left_out, labels, notes = _scans(root, contrast, Path(maps), _names(only), watch)
         groups = list(dict.fromkeys(scan.group for scan in scans))
@@ -403,10 +403,6 @@ def _scan(root: Path, scan: nifti.Scan, index: Mapping[str, Mapping[str, Path]])
 # Which patients the maps' makers have seen
 
 
-def _hash(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
-
-
 def _makers(scans: Sequence[_Scan], *named: str | Path | None) -> list[_Maker]:
     """The model folders that can be looked into: those that were named, and those that sidecars lead to."""
     makers = [_Maker.of(Path(root)) for root in named if root is not None]
@@ -469,7 +465,7 @@ def _threshold(scans: Sequence[_Scan], makers: Mapping[str, _Maker | None]) -> _
     chosen = [
         scan
         for scan, own in ((scan, makers[scan.label]) for scan in scans)
-        if own and own.calibration.get("threshold") == value and _hash(scan.group) in own.calibration["calibrated_on"]
+        if own and own.calibration.get("threshold") == value and hashed(scan.group) in own.calibration["calibrated_on"]
     ]
     if chosen:
         warning = f"The threshold {value:.4g} was chosen on {len(chosen)} of these {len(scans)} scans: Dice at it is optimistic."
@@ -726,7 +722,7 @@ def _calibration(
         "threshold_origin": origin,
         "classifier_auroc": None if classifier is None else classifier.pooled.value,
         "novelty_limit": limit,
-        "calibrated_on": [_hash(group) for group in groups],
+        "calibrated_on": [hashed(group) for group in groups],
     }
 
 

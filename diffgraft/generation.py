@@ -8,7 +8,6 @@ volume also share a part of their noise, so that they are slices of one head.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +26,7 @@ from toolkit.diffusion.noise import Draws, Purpose, Seeded
 from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.evaluation.memorization import nearest_ncc
 from toolkit.example import Annotation, Error, Example, Provenance
+from toolkit.folder import hashed
 from toolkit.formats import nifti
 from toolkit.settings import Sampling
 
@@ -114,15 +114,16 @@ def generate(
     _check(domain, labels, count, settings, volume or format == "nifti", format, name)
     volume, name = volume or format == "nifti", name or f"synthetic{settings.seed}"
     rows = domain.series(count, labels) if volume else [Annotation(labels=labels)] * count
-    far = None if far_from is None else distance(model, far_from)
-    begun = time.monotonic()
-    images, similarity, draws = _filled(model, domain, rows, settings, COHERENCE if volume else 0.0, far, watch)
-    outcome = Outcome(
-        count, draws, sigmas(model, settings)[0], None if far is None else far.limit,
-        () if far is None else tuple(similarity.tolist()),
-    )  # fmt: skip
-    made = _made(model, settings, volume, outcome)
-    with dataset.staged(out, overwrite) as folder:
+    needed = [model_path] if far_from is None else [model_path, far_from]
+    with dataset.staged(out, overwrite, ("report.html",), needed) as folder:
+        far = None if far_from is None else distance(model, far_from)
+        begun = time.monotonic()
+        images, similarity, draws = _filled(model, domain, rows, settings, COHERENCE if volume else 0.0, far, watch)
+        outcome = Outcome(
+            count, draws, sigmas(model, settings)[0], None if far is None else far.limit,
+            () if far is None else tuple(similarity.tolist()),
+        )  # fmt: skip
+        made = _made(model, settings, volume, outcome)
         if format == "nifti":
             _write_volume(folder, domain, name, images, rows, made, outcome)
         else:
@@ -198,7 +199,7 @@ def distance(model: Model, data: str | Path) -> Distance:
     seen: list[np.ndarray] = []
     unseen: list[np.ndarray] = []
     for example in dataset.read(data):
-        (seen if hashlib.sha256(example.id.encode()).hexdigest()[:16] in trained else unseen).append(example.image)
+        (seen if hashed(example.id) in trained else unseen).append(example.image)
     if not seen or len(seen) < len(trained) or not unseen:
         raise Error(
             f"--far-from needs the data set of the training with samples kept back; {data} has {len(seen)} of the "

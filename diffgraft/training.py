@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import time
@@ -23,7 +22,7 @@ from toolkit.diffusion.model import Spec
 from toolkit.diffusion.noise import Purpose, Seeded, gaussian
 from toolkit.diffusion.samplers import ode
 from toolkit.example import Error, Example
-from toolkit.folder import read_meta, spec_of
+from toolkit.folder import hashed, read_meta, spec_of
 from toolkit.networks import folder
 from toolkit.settings import Training
 from toolkit.training import losses
@@ -99,8 +98,8 @@ def train(
     facts: dict[str, object] = {
         "samples": len(samples.image),
         "groups": len({e.group for e in seen}),
-        "held_out_groups": sorted(_hash(group) for group in {e.group for e in unseen}),
-        "trained_on": [_hash(e.id) for e in seen],
+        "held_out_groups": sorted(hashed(group) for group in {e.group for e in unseen}),
+        "trained_on": [hashed(e.id) for e in seen],
         "parameters": sum(p.numel() for p in module.parameters()),
         "seconds": round(time.monotonic() - begun),
     }
@@ -283,7 +282,3 @@ def _name(domain: ModuleType) -> str:
 
 def _as_json(meta: dict[str, object]) -> dict[str, object]:
     return json.loads(json.dumps(meta, default=dataclasses.asdict))
-
-
-def _hash(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:16]

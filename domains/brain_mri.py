@@ -1,7 +1,7 @@
 """Brain MRI: healthy counterfactuals of axial slices and anomaly maps on the grid of the scan.
 
-A scan is cut into axial slices, each cropped to the head's physically square box and windowed by the percentiles of
-the head. Training sees image-level labels only - does this slice show a lesion? - never a mask.
+A scan is cut into axial slices, each cropped to the head's physically square box and windowed so that the brain's
+median has one level. Training sees image-level labels only - does this slice show a lesion? - never a mask.
 
     fields  lesion (0 healthy, 1 lesion, 2 not stated), position (0 lowest .. 1 highest head slice)
 """
@@ -161,7 +161,7 @@ def read(root: Path, contrast: str = CONTRAST) -> Iterator[Example]:
 class Finding:
     """What the model says of a study, on the source grid in display order, (S, rows, cols) each.
 
-    counterfactual: source units; where the map is 0 it is the scan itself. anomaly: non-negative, larger is more
+    counterfactual: source units; the scan itself outside the head and at its rim. anomaly: non-negative, larger is more
     abnormal, one scale for all scans. probability: (S,) of a lesion in the slice.
     """
 
@@ -188,10 +188,11 @@ def explain(
         case, slice_probability(model, case.images, maps, watch)
     )  # fmt: skip
     difference = (case.images - changed)[:, 0]
-    anomaly = anomaly_map(_to_source(case, asymmetric(difference, maps)), case.head, probability, maps)
+    weight = rim_weight(case.head, maps)
+    anomaly = anomaly_map(_to_source(case, asymmetric(difference, maps)), weight, probability, maps)
     # The model sees the slice at its own, coarser resolution: only the change is brought back, onto the scan itself,
     # so that what is not changed keeps every voxel and what is changed keeps its texture.
-    change = _to_source(case, difference) * rim_weight(case.head, maps) * probability[:, None, None]
+    change = _to_source(case, difference) * weight * probability[:, None, None]
     low, high = case.window
     return Finding((case.stack - change * ((high - low) / 2)).astype(np.float32), anomaly, probability)
 
@@ -247,8 +248,10 @@ def doubts(model: Model, case: Study) -> list[str]:
 
 
 TURN_MARGIN = 0.02
+"""By how much the correlation must be higher for a turn to be believed."""
 
 LEVELS = (0.15, 0.35, 0.55, 0.75)
+"""Positions at which heads are compared."""
 
 _TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "as it is": lambda a: a,

@@ -288,6 +288,33 @@ def test_overwriting_takes_place_only_in_the_end(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
 
+@pytest.mark.parametrize(
+    ("signs", "there"), [(("manifest.jsonl",), ()), (("metrics.json", "report.html"), ("report.html",))]
+)
+def test_overwriting_never_deletes_what_diffgraft_did_not_write(tmp_path, signs, there):
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "chapter.txt").write_text("years of work")
+    for name in there:
+        (thesis / name).write_text("by chance")
+    with (
+        pytest.raises(Error, match="Only a folder that diffgraft wrote is replaced"),
+        dataset.staged(thesis, overwrite=True, signs=signs),
+    ):
+        pass
+    assert (thesis / "chapter.txt").read_text() == "years of work"
+
+
+def test_overwriting_never_deletes_what_the_run_reads(tmp_path):
+    folder = made(tmp_path, blank("old"))
+    with (
+        pytest.raises(Error, match="never replaces what it reads"),
+        dataset.staged(folder, overwrite=True, needed=[folder / "images"]),
+    ):
+        pass
+    assert [e.id for e in dataset.read(folder)] == ["old"]
+
+
 UNSAFE = ["", ".", "..", "a/b", "../a", "/a", "a\\b", "a b", "-a", ".a", "a\n", "a\0", "ä", "a" * 201]
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from toolkit.diffusion.model import Field, Spec
 from toolkit.example import Error
 
-__all__ = ["fingerprint", "read_meta", "spec_of", "write_meta"]
+__all__ = ["fingerprint", "hashed", "read_meta", "spec_of", "write_meta"]
 
 
 def read_meta(root: Path) -> dict[str, Any]:
@@ -53,6 +53,11 @@ def spec_of(meta: Mapping[str, Any]) -> Spec:
     plain = dict(meta["spec"])
     fields = {name: Field(tuple(f["shape"]), f["dtype"], f["null"]) for name, f in plain["fields"].items()}
     return Spec(**(plain | {"shape": tuple(plain["shape"]), "fields": fields}))
+
+
+def hashed(name: str) -> str:
+    """A sample's id or a patient's name as model.json keeps it: to be recognised, not to be read."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 def fingerprint(root: Path) -> str:

@@ -83,9 +83,8 @@ def asymmetric(residual: np.ndarray, settings: MapSettings) -> np.ndarray:
     return np.maximum(positive - settings.symmetry * other, 0)
 
 
-def anomaly_map(residual: np.ndarray, head: np.ndarray, probability: np.ndarray, settings: MapSettings) -> np.ndarray:
-    """The map of a stack: residual (S, rows, cols) from `asymmetric`, on the grid of head; probability (S,)."""
-    weight = rim_weight(head, settings)
-    spread = pixels(settings.smooth, head)
+def anomaly_map(residual: np.ndarray, weight: np.ndarray, probability: np.ndarray, settings: MapSettings) -> np.ndarray:
+    """The map of a stack: residual (S, rows, cols) from `asymmetric`; weight, that of the rim; probability (S,)."""
+    spread = pixels(settings.smooth, weight)
     smooth = ndimage.gaussian_filter(np.maximum(residual, 0) * weight, (settings.across, spread, spread))
     return (smooth * weight * probability[:, None, None]).astype(np.float32)
