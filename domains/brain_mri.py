@@ -16,33 +16,36 @@ from pathlib import Path
 
 import numpy as np
 
+from toolkit import labels
 from toolkit.diffusion.model import Field, Model
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Annotation, Error, Example, Geometry
 from toolkit.formats import nifti
 from toolkit.head import head_mask, inner_head
+from toolkit.labels import Range, Vocabulary
 from toolkit.methods.anomaly_map import MapSettings, anomaly_map, asymmetric, rim_weight, slice_probability
 from toolkit.methods.counterfactual import counterfactual
 from toolkit.settings import Augmentation, Counterfactual, Network, Training
 from toolkit.transforms import Box, fit, square_box, to_window, unfit
 
 __all__ = [
-    "AUGMENTATION", "CLASSES", "CONTRAST", "FIELDS", "PRESETS", "QUALITY", "RANGES", "TARGET", "Finding", "Study",
-    "ask", "condition", "doubts", "explain", "novelty", "read", "scan", "series", "slice_labels", "study", "typical",
+    "AUGMENTATION", "CLASSES", "CONTRAST", "FIELDS", "LABELS", "PRESETS", "QUALITY", "TARGET", "UNITS",
+    "VOCABULARY", "Finding", "Study", "ask", "condition", "doubts", "explain", "fields", "novelty", "read", "scan", "series",
+    "slice_labels", "study", "typical", "vocabulary",
 ]  # fmt: skip
 
 SIZE = 64
-FIELDS = {
-    "lesion": Field((), "int64", 2),
-    "position": Field((), "float32", 0.0),
-    "position_known": Field((), "float32", 0.0),
-}
-RANGES = {"lesion": (0, 1), "position": (0.0, 1.0)}
-"""Label -> smallest and largest value that may be asked for."""
+UNITS = ("slices", "patients")
+"""What a sample and a group of samples are called."""
 
 CONTRAST = "FLAIR"
 TARGET = "lesion"
 CLASSES = ("healthy", "lesion")
+VOCABULARY: dict[str, tuple[str, ...] | Range] = {"lesion": CLASSES, "position": Range(0.0, 1.0)}
+LABELS = ("lesion", "position")
+"""The labels that become condition fields."""
+
+FIELDS = labels.fields(VOCABULARY, LABELS)
 
 AUGMENTATION = Augmentation(flip=0.5, rotate=10.0, scale=0.1, shift=0.05, gamma=0.25, gain=0.1)
 PRESETS = {
@@ -71,7 +74,7 @@ WEAKEST_CLASSIFIER = 0.8
 
 NOVELTY_SIGMAS = (0.5, 2.0)
 
-LABELS = {"lesion": 1.0, "no_lesion": 0.0, "healthy": 0.0, "": float("nan")}
+SPELLINGS = {"lesion": 1.0, "no_lesion": 0.0, "healthy": 0.0, "": float("nan")}
 """How slices.csv spells the label of a slice; an empty one is not stated."""
 
 SMALLEST_HEAD = 0.1
@@ -131,19 +134,37 @@ def study(volume: nifti.Volume, size: int = SIZE) -> Study:
     return Study(volume, stack, head, images, usable, position.astype(np.float32), box, window, spacing)
 
 
-def read(root: Path, contrast: str = CONTRAST) -> Iterator[Example]:
+def vocabulary(root: Path, **_: object) -> Vocabulary:
+    """The labels of raw files and their values: the same for all."""
+    return VOCABULARY
+
+
+def read(
+    root: Path,
+    contrast: str = CONTRAST,
+    aside: Callable[[str, str], None] | None = None,
+    watch: Callable[[int, int], object] = lambda *_: None,
+) -> Iterator[Example]:
     """Every usable axial slice of every scan under root, with its image-level label and, if there is one, its mask.
 
     The label comes from slices.csv (columns patient, slice, label; slice = index along the third array axis), else
-    from whether the mask marks anything, else it is unknown.
+    from whether the mask marks anything, else it is unknown. aside(name, reason) is told of a scan that cannot be used,
+    and the rest is read; without it that is an Error. watch(done, of) is called once a scan.
     """
     tables = _slice_labels(root)
-    for scan in nifti.find(root, contrast):
-        volume = nifti.load(scan.path)
-        case = study(volume)
-        mask = None
-        if scan.mask is not None:
-            mask, _ = nifti.display(nifti.load(scan.mask).array > 0, volume.affine)
+    scans = nifti.find(root, contrast)
+    for number, scan in enumerate(scans, 1):
+        watch(number, len(scans))
+        try:
+            volume = nifti.load(scan.path)
+            case, mask = study(volume), None
+            if scan.mask is not None:
+                mask, _ = nifti.display(nifti.load(scan.mask).array > 0, volume.affine)
+        except Error as problem:
+            if aside is None:
+                raise
+            aside(scan.path.name, str(problem))
+            continue
         for image, k, position in zip(case.images, case.index, case.position, strict=True):
             stored = _stored_index(volume, int(k))
             label = tables.get((volume.label, stored), float("nan") if mask is None else float(mask[k].any()))
@@ -308,12 +329,12 @@ def _window(stack: np.ndarray, head: np.ndarray) -> tuple[float, float]:
     return low, low + (middle - low) / BRAIN_LEVEL
 
 
-def series(count: int, labels: Mapping[str, float]) -> list[Annotation]:
-    """What to ask for slice by slice to get one head, low to high; a lesion in the middle unless labels say lesion 0."""
-    if "position" in labels:
+def series(count: int, wanted: Mapping[str, float]) -> list[Annotation]:
+    """What to ask for slice by slice to get one head, low to high; a lesion in the middle unless lesion 0 is wanted."""
+    if "position" in wanted:
         raise Error("The slices of a volume have positions of their own; found one position for all. Do not set it.")
     positions = np.linspace(*SERIES, count) if count > 1 else [sum(SERIES) / 2]
-    sick = labels.get("lesion", 1.0)
+    sick = wanted.get("lesion", 1.0)
     return [
         Annotation(labels={"lesion": sick * float(LESION[0] <= p <= LESION[1]), "position": round(float(p), 4)})
         for p in positions
@@ -339,16 +360,14 @@ def ask(words: str) -> Annotation:
     return Annotation(labels={"lesion": float(CLASSES.index(words))})
 
 
-def condition(annotations: Iterable[Annotation]) -> Mapping[str, np.ndarray]:
+def fields(vocabulary: Vocabulary) -> dict[str, Field]:
+    """The model's condition."""
+    return labels.fields(vocabulary, LABELS)
+
+
+def condition(annotations: Iterable[Annotation], fields: Mapping[str, Field] = FIELDS) -> Mapping[str, np.ndarray]:
     """The model's fields, one row an annotation; a label that is unknown or absent becomes null."""
-    labels = [a.labels for a in annotations]
-    lesion = np.array([row.get("lesion", np.nan) for row in labels], float)
-    position = np.array([row.get("position", np.nan) for row in labels], float)
-    return {
-        "lesion": np.where(np.isnan(lesion), FIELDS["lesion"].null, lesion).astype(np.int64),
-        "position": np.nan_to_num(position, nan=0.0).astype(np.float32),
-        "position_known": (~np.isnan(position)).astype(np.float32),
-    }
+    return labels.condition(fields, annotations)
 
 
 def slice_labels(root: Path, volume: nifti.Volume) -> np.ndarray:
@@ -370,11 +389,13 @@ def _slice_labels(root: Path) -> dict[tuple[str, int], float]:
             try:
                 with path.open(newline="", encoding="utf-8") as file:
                     return {
-                        (re.sub(r"[^A-Za-z0-9]", "", row["patient"]), int(row["slice"])): LABELS[row["label"].strip()]
+                        (re.sub(r"[^A-Za-z0-9]", "", row["patient"]), int(row["slice"])): SPELLINGS[
+                            row["label"].strip()
+                        ]
                         for row in csv.DictReader(file)
                     }
             except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as problem:
-                words = ", ".join(f"'{word}'" for word in LABELS)
+                words = ", ".join(f"'{word}'" for word in SPELLINGS)
                 raise Error(
                     f"slices.csv has the columns patient, slice (a whole number) and label (one of {words}); {path} has "
                     f"not: {type(problem).__name__} {problem}. Mend it."

@@ -24,6 +24,7 @@ from diffgraft.preparation import prepare
 from diffgraft.training import to_batch, train
 from domains import brain_mri
 from toolkit import dataset
+from toolkit.diffusion.model import Spec
 from toolkit.example import Error
 from toolkit.formats import nifti
 from toolkit.head import inner_head
@@ -132,7 +133,7 @@ def test_all_slices_of_a_patient_are_in_one_fold(tmp_path, raw):
     for name in ("P01", "P02", "P03"):
         shutil.copy(raw / f"{name}_flair.nii.gz", tmp_path)
     counted = prepare("brain_mri", tmp_path, tmp_path / "data")
-    assert counted["groups"] == 4
+    assert counted.groups == 4
     folds = defaultdict(set)
     for line in (tmp_path / "data" / "manifest.jsonl").read_text().splitlines():
         sample = json.loads(line)
@@ -148,7 +149,8 @@ def test_training_never_sees_a_mask(tmp_path, data):
     with_masks, without = (list(dataset.read(root)) for root in (data, tmp_path / "data"))
     assert any(e.annotation.mask is not None and e.annotation.mask.any() for e in with_masks)
     assert all(e.annotation.mask is None for e in without)
-    one, two = to_batch(brain_mri, with_masks), to_batch(brain_mri, without)
+    spec = Spec((1, brain_mri.SIZE, brain_mri.SIZE), brain_mri.FIELDS)
+    one, two = (to_batch(brain_mri, spec, spec.shape, examples) for examples in (with_masks, without))
     assert {f.name for f in dataclasses.fields(one)} == {"image", "cond", "target"}
     assert set(one.cond) == set(brain_mri.FIELDS)
     pairs = [(one.image, two.image), (one.target, two.target), *((one.cond[k], two.cond[k]) for k in one.cond)]

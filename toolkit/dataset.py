@@ -2,11 +2,12 @@
 
     DATA/manifest.jsonl     one line a sample: id, file, group, fold, labels, text, boxes, mask, geometry, provenance
     DATA/dataset.json       what the folder is: domain, source, settings, counts
-    DATA/images/<id>.png    (1, H, W): 16-bit grey, (3, H, W): 8-bit RGB; other channel counts are <id>.npy
+    DATA/images/<id>.png    (1, H, W): 16-bit grey, (3, H, W): 8-bit RGB; other channel counts are <id>.npy; a writer
+                            may place them in folders, images/<class>/<id>.png
     DATA/masks/<id>.png     8-bit, 255 inside
 
-JSON without NaN: an unknown label is null in files and NaN in arrays. A folder is written beside its place and moved
-there when it is whole.
+JSON without NaN: an unknown label is null in files and NaN in arrays. A PNG that was not acquired carries the mark of
+`toolkit.xmp`. A folder is written beside its place and moved there when it is whole.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from toolkit import xmp
 from toolkit.example import Annotation, Boxes, Error, Example, Geometry, Provenance
 
 __all__ = ["FOLDS", "fold_of", "info", "read", "staged", "write"]
@@ -36,8 +38,18 @@ def fold_of(group: str) -> int:
     return int(hashlib.sha256(f"fold:{group}".encode()).hexdigest()[:8], 16) % FOLDS
 
 
-def write(examples: Iterable[Example], root: str | os.PathLike[str], **description: Any) -> int:
-    """Write a data set to a new folder and return the number of samples; nothing is left behind on an error."""
+def write(
+    examples: Iterable[Example],
+    root: str | os.PathLike[str],
+    *,
+    place: Callable[[Example], str] | None = None,
+    **description: Any,
+) -> int:
+    """Write a data set to a new folder and return the number of samples; nothing is left behind on an error.
+
+    place: the folder below images/ that an example's image goes to, such as its class. description: what dataset.json
+    holds; it is written last, so that a dict in it may be filled while the examples are read.
+    """
     root = Path(root)
     with staged(root) as folder:
         (folder / "images").mkdir()
@@ -50,7 +62,7 @@ def write(examples: Iterable[Example], root: str | os.PathLike[str], **descripti
                 if not np.isfinite(example.image).all():
                     raise Error(f"An image has finite values; that of sample '{example.id}' has not. Leave it out.")
                 try:
-                    line = json.dumps(_line(example, folder), allow_nan=False, separators=(",", ":"))
+                    line = json.dumps(_line(example, folder, place), allow_nan=False, separators=(",", ":"))
                 except (ValueError, TypeError) as problem:
                     raise Error(f"A sample must fit into JSON; '{example.id}' does not: {problem}.") from problem
                 manifest.write(line + "\n")
@@ -150,8 +162,8 @@ def _manifest(root: Path) -> list[str]:
         raise Error(f"A manifest is UTF-8 text; {path} is not: {problem}. Prepare the data set again.") from problem
 
 
-def _line(example: Example, folder: Path) -> dict[str, Any]:
-    annotation, line = example.annotation, {"id": example.id, "file": _save_image(example, folder)}
+def _line(example: Example, folder: Path, place: Callable[[Example], str] | None) -> dict[str, Any]:
+    annotation, line = example.annotation, {"id": example.id, "file": _save_image(example, folder, place)}
     line |= {"group": example.group, "fold": fold_of(example.group)}
     line["labels"] = {k: None if np.isnan(v) else float(v) for k, v in annotation.labels.items()}
     if annotation.text is not None:
@@ -168,15 +180,24 @@ def _line(example: Example, folder: Path) -> dict[str, Any]:
     return line
 
 
-def _save_image(example: Example, folder: Path) -> str:
-    image = example.image
+def _save_image(example: Example, folder: Path, place: Callable[[Example], str] | None) -> str:
+    image, stem = example.image, f"images/{example.id}"
+    if place is not None:
+        below = place(example)
+        if not re.fullmatch(r"\w([\w.-]{0,149}\w)?", below):
+            raise Error(f"A folder of images is named with letters, digits, '_', '-' and '.'; found '{below}'.")
+        stem = f"images/{below}/{example.id}"
+        (folder / stem).parent.mkdir(exist_ok=True)
     if image.shape[0] not in (1, 3):
-        name = f"images/{example.id}.npy"
+        name = f"{stem}.npy"
         np.save(folder / name, image.astype(np.float32), allow_pickle=False)
         return name
-    name, depth = f"images/{example.id}.png", 65535 if image.shape[0] == 1 else 255
+    name, depth = f"{stem}.png", 65535 if image.shape[0] == 1 else 255
     levels = np.rint((np.clip(image, -1, 1) + 1) * (depth / 2)).astype(np.uint16 if depth > 255 else np.uint8)
-    Image.fromarray(levels[0] if image.shape[0] == 1 else levels.transpose(1, 2, 0)).save(folder / name)
+    marks = PngImagePlugin.PngInfo()
+    if example.provenance is not None:
+        marks.add_itxt(xmp.KEYWORD, xmp.mark(example.provenance))
+    Image.fromarray(levels[0] if image.shape[0] == 1 else levels.transpose(1, 2, 0)).save(folder / name, pnginfo=marks)
     return name
 
 
