@@ -70,6 +70,78 @@ def test_sdedit_changes_more_the_stronger_it_is():
     assert changes[0] < 0.15 < 0.5 < changes[-1]
 
 
+def changed(world, name, levels, top=3.0, count=64):
+    """Images, and what a change map makes of them on a schedule from `top`."""
+    x, _ = world.sample(count)
+    noise = Seeded(4, range(count), world.spec.shape, world.asarray)
+    sigmas = karras(20, top, 0.01)
+    levels = np.asarray(levels, np.float32) if world.xp is np else torch.tensor(levels, dtype=torch.float32)
+    return x, editing.differential(SAMPLERS[name], plain(world), x, levels, sigmas, noise)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_change_map_keeps_where_it_is_0_and_is_sdedit_where_it_is_full(backend, name):
+    world = three_classes(BACKENDS[backend])
+    x, kept = changed(world, name, 0.0)
+    assert np.array_equal(np.asarray(kept), np.asarray(x))
+    noise = Seeded(4, range(64), world.spec.shape, world.asarray)
+    everywhere = editing.sdedit(SAMPLERS[name], plain(world), x, karras(20, 3.0, 0.01), noise)
+    _, full = changed(world, name, 3.0)
+    assert np.allclose(np.asarray(full), np.asarray(everywhere), atol=1e-12)
+    x, half = changed(world, name, [[[[0.0, 3.0], [3.0, 3.0]]]])
+    assert np.array_equal(np.asarray(half)[..., 0, 0], np.asarray(x)[..., 0, 0])
+    assert rmse(np.asarray(half)[..., 1, 1], np.asarray(x)[..., 1, 1]) > 0.1
+
+
+def test_an_odd_number_is_the_same_level_in_float32_on_both_backends():
+    # the top of a map, stored as float32, is not below the float64 that the schedule begins with
+    for xp in BACKENDS.values():
+        world = three_classes(xp)
+        noise = Seeded(4, range(8), world.spec.shape, world.asarray)
+        x, _ = world.sample(8)
+        for top in (3.4217, 14.3217, 0.7113):
+            everywhere = editing.sdedit(SAMPLERS["euler"], plain(world), x, karras(20, top, 0.01), noise)
+            _, found = changed(world, "euler", top, top, 8)
+            assert np.allclose(np.asarray(found), np.asarray(everywhere), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_change_map_changes_more_the_higher_it_is(name):
+    world = three_classes()
+    changes = []
+    for level in [0.0, 0.1, 0.3, 1.0, 3.0]:
+        x, found = changed(world, name, level, count=400)
+        changes.append(rmse(found, x))
+    assert np.all(np.diff(changes) > 0)
+
+
+@pytest.mark.parametrize("name", ["euler", "dpmpp_2m", "euler_ancestral"])
+def test_a_place_that_waits_is_the_known_image_noised_to_where_the_walk_is(name):
+    world, seen = three_classes(), []
+    x, _ = world.sample(2000)
+
+    def watch(y, sigma):
+        seen.append(((y - x)[..., 0, 0] / sigma).std())
+        return plain(world)(y, sigma)
+
+    noise = Seeded(4, range(2000), world.spec.shape)
+    levels = np.float32([[[[0.0, 3.0], [3.0, 3.0]]]])
+    editing.differential(SAMPLERS[name], watch, x, levels, karras(12, 3.0, 0.05), noise)
+    assert np.allclose(seen, 1, atol=0.06)
+
+
+def test_what_changes_sees_what_is_kept():
+    # the right pixel, made anew, agrees with the left one, which stays
+    world = correlated()
+    x, labels = world.sample(300)
+    noise = Seeded(6, range(300), world.spec.shape)
+    levels = np.float32([[[[0.0, 20.0]]]])
+    found = editing.differential(SAMPLERS["heun"], plain(world), x, levels, karras(40, 20.0, 0.01), noise)
+    named = np.argmax(world.log_probs(np.repeat(found[..., 1:], 2, -1), 0.0), 1)
+    assert (named == labels).mean() > 0.6  # 0.25 by chance
+
+
 @pytest.mark.parametrize("name", ODE)
 def test_invert_then_generate_returns_the_image(name):
     world = three_classes()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.diffusion.noise import Purpose, Seeded, gaussian
+from toolkit.diffusion.noise import Purpose, Seeded, gaussian, uniform
 from toolkit.example import Error
 
 SHAPE = (1, 5, 7)
@@ -44,10 +44,18 @@ def test_it_is_standard_normal():
     assert abs((values**4).mean() - 3) < 0.1
 
 
+def test_uniform_numbers_are_the_samples_own_and_even():
+    numbers = uniform((3,), 1, range(4000), 0)
+    assert np.array_equal(numbers[[7, 2]], uniform((3,), 1, [7, 2], 0))
+    assert len(np.unique(np.concatenate([numbers.ravel(), uniform((3,), 1, range(4000), 1).ravel()]))) == 24000
+    assert numbers.min() >= 0 and numbers.max() < 1
+    assert np.histogram(numbers, 10, (0, 1))[0] / 12000 == pytest.approx([0.1] * 10, abs=0.015)
+
+
 def test_a_seed_means_the_same_tomorrow():
     # known answer: a change of purpose numbers, of the key or of numpy's stream changes every image of every seed
     assert gaussian((3,), 42, [5], Purpose.KNOWN, 17)[0] == pytest.approx(KNOWN_ANSWER, abs=1e-6)
-    assert [purpose.value for purpose in Purpose] == [0, 1, 2, 3]
+    assert [purpose.value for purpose in Purpose] == [0, 1, 2, 3, 4]
 
 
 def test_a_backend_gets_its_own_arrays_with_the_same_bits():

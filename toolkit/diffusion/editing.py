@@ -10,12 +10,13 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from toolkit.diffusion import guidance
 from toolkit.diffusion.model import Array, Denoise, Noise
 from toolkit.diffusion.noise import Draws, Purpose
 from toolkit.diffusion.samplers import Sampler
 from toolkit.example import Error
 
-__all__ = ["counterfactual", "generate", "inpaint", "invert", "sdedit"]
+__all__ = ["counterfactual", "differential", "generate", "inpaint", "invert", "sdedit"]
 
 
 def generate(sampler: Sampler, denoise: Denoise, sigmas: Sequence[float], noise: Draws, scale: float) -> Array:
@@ -29,6 +30,19 @@ def sdedit(sampler: Sampler, denoise: Denoise, x: Array, sigmas: Sequence[float]
     To change a part of the image only, put `guidance.keeping` around denoise.
     """
     return sampler(denoise, x + sigmas[0] * noise(0, Purpose.START), sigmas, noise)
+
+
+def differential(
+    sampler: Sampler, denoise: Denoise, x: Array, levels: Array, sigmas: Sequence[float], noise: Draws
+) -> Array:
+    """`sdedit` with a strength of its own at every place: the change map (Levin & Fried 2023, arXiv:2306.00950, alg. 1).
+
+    levels: broadcasts to x, the sigma up to which a place is noised: from 0, which keeps it exactly, to sigmas[0],
+    which is `sdedit` there. Between, a place joins the walk at the first of the sigmas that is not above its level.
+    The model sees the rest of the image, noised, all the while. Where the paper draws the noise of what is kept anew at
+    each step, here it is the noise of the sampler, so that any sampler, a multistep one too, goes through undisturbed.
+    """
+    return sdedit(sampler, guidance.keeping_above(denoise, x, levels), x, sigmas, noise)
 
 
 def invert(sampler: Sampler, denoise: Denoise, x: Array, sigmas: Sequence[float]) -> Array:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from toolkit.diffusion.model import Array, Cond, Denoise, Denoiser, Gradient
 from toolkit.example import Error
 
-__all__ = ["classifier_free", "conditioned", "interval", "keeping", "rescaled", "toward", "watched"]
+__all__ = ["classifier_free", "conditioned", "interval", "keeping", "keeping_above", "rescaled", "toward", "watched"]
 
 
 def conditioned(denoiser: Denoiser, cond: Cond) -> Denoise:
@@ -77,6 +77,21 @@ def keeping(denoise: Denoise, known: Array, mask: Array) -> Denoise:
     known: shape of x, at sigma 0. mask: broadcasts to x, of the dtype of x; values between 0 and 1 blend.
     """
     return lambda x, sigma: denoise(x, sigma) * (1 - mask) + known * mask
+
+
+def keeping_above(denoise: Denoise, known: Array, levels: Array) -> Denoise:
+    """D at the places whose level sigma has come down to, the known image everywhere else.
+
+    known: shape of x, at sigma 0. levels: broadcasts to x, in units of sigma. Under a constant D every sampler answers
+    D plus the noise of its sigma, so until its turn comes a place is the known image, noised to where the walk is; a
+    place of level 0 stays exactly as it is. See `editing.differential`.
+    """
+
+    def denoised(x: Array, sigma: float) -> Array:
+        # Two products, because torch has no 1 - mask of a boolean and numpy would make a float64 of it.
+        return denoise(x, sigma) * (levels >= sigma) + known * (levels < sigma)
+
+    return denoised
 
 
 def watched(denoise: Denoise, watch: Callable[[float, Array], object]) -> Denoise:

@@ -18,6 +18,7 @@ __all__ = [
     "Cond",
     "Denoise",
     "Denoiser",
+    "Features",
     "Field",
     "Gradient",
     "Identity",
@@ -97,8 +98,17 @@ class Gradient(Protocol):
     def __call__(self, x: Array, sigma: float | Array, target: Array, /) -> Array: ...
 
 
+class Features(Protocol):
+    """A feature network of the domain: image (B, C, H, W) in [-1, 1] -> arrays by name.
+
+    features (B, D), log_probability (B, classes), level0, level1, ... (B, C, h, w) its maps, finest first.
+    """
+
+    def __call__(self, image: Array, /) -> Mapping[str, Array]: ...
+
+
 class Codec(Protocol):
-    """The first stage of a latent model; a pixel model has the identity."""
+    """The first stage of a latent model, image (B, C, H, W) in [-1, 1] <-> latent; a pixel model has the identity."""
 
     def encode(self, image: Array, /) -> Array: ...
 
@@ -131,5 +141,6 @@ class Model:
     fingerprint: str
     classifier: Classifier | None = None
     gradient: Gradient | None = None
+    features: Features | None = None
     text: Callable[[list[str]], Array] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)

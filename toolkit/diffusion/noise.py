@@ -7,7 +7,7 @@ and step are the high words of its counter, so no two draws overlap.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ import numpy as np
 from toolkit.diffusion.model import Array
 from toolkit.example import Error
 
-__all__ = ["Draws", "Purpose", "Seeded", "gaussian"]
+__all__ = ["Draws", "Purpose", "Seeded", "gaussian", "uniform"]
 
 _WORD = 2**64
 
@@ -33,6 +33,8 @@ class Purpose(IntEnum):
     """what is added to the known part of an image that is completed"""
     JUMP = 3
     """what takes a sample back up to a larger sigma"""
+    CHOICE = 4
+    """what a method chooses for a sample: a strength, a weight, a place (`uniform`)"""
 
 
 class Draws(Protocol):
@@ -46,15 +48,29 @@ def gaussian(shape: Sequence[int], seed: int, samples: Sequence[int], purpose: i
 
     samples: index of each sample in the whole run. Errors: a number that is not in [0, 2^64).
     """
+    noise = np.empty((len(samples), *shape), np.float32)
+    for n, random in enumerate(_generators(seed, samples, purpose, step)):
+        noise[n] = random.standard_normal(tuple(shape), np.float32)
+    return noise
+
+
+def uniform(
+    shape: Sequence[int], seed: int, samples: Sequence[int], step: int, purpose: int = Purpose.CHOICE
+) -> np.ndarray:
+    """Numbers in [0, 1), float64, of shape (len(samples), *shape); what was said of `gaussian` holds."""
+    numbers = np.empty((len(samples), *shape))
+    for n, random in enumerate(_generators(seed, samples, purpose, step)):
+        numbers[n] = random.random(tuple(shape))
+    return numbers
+
+
+def _generators(seed: int, samples: Sequence[int], purpose: int, step: int) -> Iterator[np.random.Generator]:
     for name, number in [("seed", seed), ("purpose", purpose), ("step", step), *(("sample", n) for n in samples)]:
         if not 0 <= number < _WORD:
             raise Error(f"Noise is numbered from 0 to 2^64 - 1; found {name} = {number}. Give a number in that range.")
-    noise = np.empty((len(samples), *shape), np.float32)
     counter = np.array([0, 0, step, purpose], np.uint64)
-    for n, sample in enumerate(samples):
-        philox = np.random.Philox(key=np.array([seed, sample], np.uint64), counter=counter)
-        noise[n] = np.random.Generator(philox).standard_normal(tuple(shape), np.float32)
-    return noise
+    for sample in samples:
+        yield np.random.Generator(np.random.Philox(key=np.array([seed, sample], np.uint64), counter=counter))
 
 
 @dataclass(frozen=True)

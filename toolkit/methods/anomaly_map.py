@@ -22,8 +22,19 @@ from scipy import ndimage
 from toolkit.diffusion.model import Model
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.head import pixels, rim_distance
+from toolkit.methods.method import Method
 
-__all__ = ["MapSettings", "anomaly_map", "asymmetric", "rim_weight", "slice_probability"]
+__all__ = ["METHODS", "MapSettings", "anomaly_map", "asymmetric", "rim_weight", "slice_probability"]
+
+METHODS = (
+    Method(
+        "Anomaly map of a counterfactual",
+        "after Wolleb et al. 2022, arXiv:2203.04306",
+        "Where a scan is brighter than its healthy counterfactual, less what its mirror image shows, as a map.",
+        "a denoiser and a classifier of the slices; a scan",
+        "diffgraft counterfactual MODEL SCAN OUT",
+    ),
+)
 
 
 @dataclass(frozen=True)

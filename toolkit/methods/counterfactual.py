@@ -20,9 +20,34 @@ from toolkit.diffusion.model import Array, Cond, Denoise, Model
 from toolkit.diffusion.noise import Seeded
 from toolkit.diffusion.samplers import SAMPLERS, STOCHASTIC
 from toolkit.example import Error
+from toolkit.methods.method import Method
 from toolkit.settings import Counterfactual
 
-__all__ = ["check", "counterfactual", "decoder", "evaluations"]
+__all__ = ["METHODS", "check", "counterfactual", "decoder", "evaluations"]
+
+METHODS = (
+    Method(
+        "Classifier-guided counterfactual",
+        "Wolleb et al. 2022, arXiv:2203.04306",
+        "The healthy image of a diseased one: encoded without a label, decoded along a classifier's gradient.",
+        "a denoiser and a noise-conditional classifier; images of both classes",
+        "diffgraft counterfactual MODEL SCAN OUT --guidance 0 --classifier-guidance 3",
+    ),
+    Method(
+        "What is Healthy?",
+        "Sanchez et al. 2022, arXiv:2207.12268",
+        "The same with the healthy label and classifier-free guidance in place of the gradient.",
+        "a denoiser with the class among its conditions",
+        "diffgraft counterfactual MODEL SCAN OUT",
+    ),
+    Method(
+        "Diff-SCM",
+        "Sanchez & Tsaftaris 2022, arXiv:2202.10166",
+        "The counterfactual as abduction (encode), intervention (guidance) and prediction (decode).",
+        "a denoiser; a classifier or class conditions",
+        "toolkit.methods.counterfactual.counterfactual",
+    ),
+)
 
 SIGMA_MIN = 0.05
 """The last noise level above 0: below it an image of 8 bits is all but clean."""

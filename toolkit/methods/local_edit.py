@@ -1,0 +1,220 @@
+"""Editing a part of an image towards another condition, the rest left as it is, and how much of that is true.
+
+    edit       a change map: at every place a strength of its own (Levin & Fried 2023, Differential Diffusion,
+               arXiv:2306.00950); a symptom mask is a map of one strength
+    invert     up under its own labels and down under others, without noise (Su et al. 2023, DDIB, arXiv:2203.08382)
+    inpaint    the masked part anew from noise, the rest known (Lugmayr et al. 2022, RePaint, arXiv:2201.09865), as
+               diseased leaves were made from segmentation masks by Muhammad et al. 2023 and brain tumours, or healthy
+               tissue in their place, by Rouzrokh et al. 2022 (arXiv:2210.12113)
+
+Outside (strength 0) the pixels of the answer are those of the input, bit by bit: a latent model changes what it decodes
+everywhere, so what was not asked for is put back. `change_outside` measures the model before that, and any other tool.
+
+What differs. A place's change of a latent is that of the strongest of its pixels, so that the mask is covered; the seam
+is softened over `feather` pixels inside the mask. No network is trained with masks, as SmartBrush's is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import ndimage
+
+from toolkit.diffusion import editing, guidance, schedule
+from toolkit.diffusion.model import Array, Denoise, Model
+from toolkit.diffusion.noise import Draws
+from toolkit.evaluation.similarity import WINDOW, ssim
+from toolkit.example import Error
+from toolkit.methods import guided
+from toolkit.methods.guided import Conditions, Walk
+from toolkit.methods.method import Method
+
+__all__ = ["METHODS", "Change", "Edited", "LocalEdit", "change_outside", "edit", "inpaint", "invert"]
+
+METHODS = (
+    Method(
+        "Differential Diffusion",
+        "Levin & Fried 2023, arXiv:2306.00950",
+        "An edit with a strength of its own at every place, given as a map of the image's size.",
+        "a conditional denoiser; an image and a change map or a mask",
+        "toolkit.methods.local_edit.edit; diffgraft edit MODEL INPUT OUT --procedure sdedit",
+    ),
+    Method(
+        "Symptom inpainting",
+        "Lugmayr et al. 2022 (RePaint), arXiv:2201.09865; Muhammad et al. 2023; Rouzrokh et al. 2022, arXiv:2210.12113",
+        "The masked part of an image made anew under another condition, the rest exactly as it was.",
+        "a conditional denoiser; an image and a mask",
+        "toolkit.methods.local_edit.inpaint; diffgraft edit MODEL INPUT OUT --procedure inpaint",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class LocalEdit:
+    """Settings of `edit` and `inpaint`: the walk; feather in pixels; RePaint's jump length and passes."""
+
+    walk: Walk = field(default_factory=Walk)
+    feather: float = 2.0
+    jump: int = 5
+    resamples: int = 4
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an edit changed: mean absolute difference inside and outside the mask, in units of the image (black to
+    white is 2), and SSIM outside, 1 where nothing is. NaN: there is no such place.
+    """
+
+    inside: float
+    outside: float
+    ssim_outside: float
+
+
+@dataclass(frozen=True)
+class Edited:
+    """images (N, C, H, W), the outside put back. changes: of each image before that, by the model alone."""
+
+    images: np.ndarray
+    changes: tuple[Change, ...]
+
+
+def edit(
+    model: Model,
+    images: np.ndarray,
+    strengths: np.ndarray,
+    cond: Conditions,
+    null: Conditions,
+    settings: LocalEdit,
+    indices: Sequence[int],
+    watch: Callable[[], object] = lambda: None,
+) -> Edited:
+    """Every image (N, C, H, W) edited towards cond as much as its map says: strengths (N, H, W) in [0, 1], 0 keeps.
+
+    A strength is t / T of the clock, as everywhere; an image's walk starts at its strongest place. Errors: a map of
+    another size than its image, or with no place to change.
+    """
+    _check(images, strengths)
+    shape = model.denoiser.spec.shape
+    values, place = np.unique(strengths, return_inverse=True)
+    # One at a time: the top of a map must be the very number that its schedule begins with.
+    reached = [schedule.strength_to_sigma(float(s)) if s > 0 else 0.0 for s in values]
+    levels = _pooled(np.array(reached)[place.reshape(strengths.shape)], shape)
+
+    def change(denoise: Denoise, x: Array, sigmas: list[float], noise: Draws, rows: np.ndarray) -> Array:
+        local = model.asarray(np.minimum(levels[rows], sigmas[0]))
+        return editing.differential(guided.sampler(settings.walk), denoise, x, local, sigmas, noise)
+
+    strongest = strengths.max((1, 2))
+    made = guided.apply(model, change, images, strongest, cond, null, settings.walk, indices, watch)
+    return _put_back(images, made, strengths > 0, settings)
+
+
+def invert(
+    model: Model,
+    images: np.ndarray,
+    masks: np.ndarray,
+    strength: float,
+    stated: Conditions,
+    cond: Conditions,
+    null: Conditions,
+    settings: LocalEdit,
+    indices: Sequence[int],
+    watch: Callable[[], object] = lambda: None,
+) -> Edited:
+    """Every image (N, C, H, W) encoded under its own labels up to the strength, and decoded towards cond.
+
+    Deterministic, so what the labels do not speak of stays (DDIB, Su et al. 2023, arXiv:2203.08382; DDIM inversion). The
+    way up is unguided. masks (N, H, W), boolean: outside, the source is put back. Errors: a sampler that draws noise.
+    """
+    _check(images, masks.astype(float))
+
+    def change(denoise: Denoise, x: Array, sigmas: list[float], noise: Draws, rows: np.ndarray) -> Array:
+        own = guidance.conditioned(model.denoiser, {k: model.asarray(v[rows]) for k, v in stated.items()})
+        return editing.counterfactual(
+            guided.sampler(settings.walk), guidance.watched(own, lambda *_: watch()), denoise, x, sigmas, noise
+        )
+
+    strengths = np.full(len(images), strength)
+    made = guided.apply(model, change, images, strengths, cond, null, settings.walk, indices, watch)
+    return _put_back(images, made, masks, settings)
+
+
+def inpaint(
+    model: Model,
+    images: np.ndarray,
+    masks: np.ndarray,
+    cond: Conditions,
+    null: Conditions,
+    settings: LocalEdit,
+    indices: Sequence[int],
+    watch: Callable[[], object] = lambda: None,
+) -> Edited:
+    """Every image (N, C, H, W) with what lies in its mask (N, H, W, boolean) made anew towards cond.
+
+    About settings.resamples times the steps of `edit`. Errors: a mask of another size, or an empty one.
+    """
+    _check(images, masks.astype(float))
+    spec = model.denoiser.spec
+    known = 1 - _pooled(masks.astype(np.float32), spec.shape)
+
+    def change(denoise: Denoise, x: Array, sigmas: list[float], noise: Draws, rows: np.ndarray) -> Array:
+        return editing.inpaint(
+            guided.sampler(settings.walk), denoise, x, model.asarray(known[rows]), sigmas, noise,
+            spec.initial_scale(sigmas[0]), settings.jump, settings.resamples,
+        )  # fmt: skip
+
+    made = guided.apply(model, change, images, np.ones(len(images)), cond, null, settings.walk, indices, watch)
+    return _put_back(images, made, masks, settings)
+
+
+def change_outside(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> Change:
+    """What changed between two images (C, H, W) in [-1, 1], inside the boolean mask (H, W) and outside it.
+
+    SSIM outside: the inside of the first image put into both, averaged over the windows that reach outside; NaN for an
+    image smaller than a window.
+    """
+    difference = np.abs(after.astype(float) - before).mean(0)
+    inside, outside = (float(difference[where].mean()) if where.any() else math.nan for where in (mask, ~mask))
+    if mask.all() or min(mask.shape) < WINDOW:
+        return Change(inside, outside, math.nan)
+    alike = float(ssim(before[None], np.where(mask, before, after)[None])[0])
+    half = WINDOW // 2
+    within = np.asarray(ndimage.binary_erosion(mask, np.ones((WINDOW, WINDOW), bool)))[half:-half, half:-half]
+    # A window that lies inside has two equal images, and so counts 1 in the average over all.
+    return Change(inside, outside, 1 - (1 - alike) / (1 - float(within.mean())))
+
+
+def _check(images: np.ndarray, strengths: np.ndarray) -> None:
+    if strengths.shape != (len(images), *images.shape[-2:]):
+        raise Error(
+            f"A change map or mask has the size of its image; found {strengths.shape} for {images.shape}. Resize it."
+        )
+    if not np.all((strengths >= 0) & (strengths <= 1)) or not strengths.any(axis=(1, 2)).all():
+        raise Error(
+            f"A change map has values from 0 to 1 and is not 0 everywhere; found {strengths.min():.3g} to "
+            f"{strengths.max():.3g}. Mark what is to change."
+        )
+
+
+def _pooled(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """(N, H, W) on the grid of the model's space, (N, 1, h, w): of each block the largest."""
+    high, wide = (size // own for size, own in zip(values.shape[1:], shape[-2:], strict=True))
+    blocks = values.reshape(len(values), shape[-2], high, shape[-1], wide)
+    return blocks.max(axis=(2, 4))[:, None].astype(np.float32)
+
+
+def _put_back(before: np.ndarray, made: np.ndarray, masks: np.ndarray, settings: LocalEdit) -> Edited:
+    changes = tuple(change_outside(*triple) for triple in zip(before, made, masks, strict=True))
+    weight = np.stack([_weight(mask, settings.feather) for mask in masks])[:, None]
+    blended = np.where(weight > 0, before + weight * (made - before), before)
+    return Edited(blended.astype(np.float32), changes)
+
+
+def _weight(mask: np.ndarray, feather: float) -> np.ndarray:
+    """(H, W) share of what was made: 0 outside, rising to 1 over `feather` pixels within the mask."""
+    if feather <= 0 or mask.all():
+        return mask.astype(np.float32)
+    return np.clip(np.asarray(ndimage.distance_transform_edt(mask)) / (feather + 1), 0, 1).astype(np.float32)
