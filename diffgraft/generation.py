@@ -1,8 +1,7 @@
-"""New images of a model, as a data set folder or as one synthetic volume, with provenance and a report.
+"""New images of a model, as a data set folder, as class folders or as one synthetic volume, with provenance and a report.
 
-Each image has a place (0 to count - 1) and a draw (0, 1, ... until one is kept); its noise is a function of the seed
-and of draw * count + place alone, so that batches and places that are already filled change nothing. The slices of a
-volume also share a part of their noise, so that they are slices of one head.
+How an image depends on its seed is in `sampling`. The slices of a volume also share a part of their noise, so that they
+are slices of one head.
 """
 
 from __future__ import annotations
@@ -19,31 +18,21 @@ from typing import Any
 import numpy as np
 
 from diffgraft import __version__, models, report
-from toolkit import dataset
-from toolkit.diffusion import editing, guidance, schedule
-from toolkit.diffusion.model import Array, Model
-from toolkit.diffusion.noise import Draws, Purpose, Seeded
+from diffgraft.sampling import Gate, filled, sigmas
+from toolkit import dataset, labels
+from toolkit.balance import like as drawn_like
+from toolkit.diffusion.model import Model
 from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.evaluation.memorization import nearest_ncc
 from toolkit.example import Annotation, Error, Example, Provenance
-from toolkit.folder import hashed
+from toolkit.folder import hashed, read_meta
 from toolkit.formats import nifti
+from toolkit.labels import Vocabulary
 from toolkit.settings import Sampling
 
-__all__ = ["DEFAULT", "Distance", "Outcome", "asked", "generate", "sample", "sigmas"]
+__all__ = ["DEFAULT", "Distance", "Outcome", "asked", "generate", "trained_on"]
 
 DEFAULT = Sampling(sampler="dpmpp_2m", steps=20)
-
-SIGMA_MIN = 0.02
-"""The last noise level above 0: below it an image of 8 bits is clean."""
-
-HIGHEST = 2.8
-"""Sampling starts this many standard deviations up the training's ln sigma: beyond it the network saw next to nothing."""
-
-BATCH = 16
-
-MOST_DRAWS = 60
-"""Draws for one place before it is given up."""
 
 MARGIN = 0.01
 """By how much a sample stays below the limit of its distance: resampled on the way to a file it comes a little nearer."""
@@ -51,10 +40,7 @@ MARGIN = 0.01
 COHERENCE = 0.9
 """The part of the noise's variance that the slices of a volume share."""
 
-COMMON = 2**63
-"""Sample index of the shared noise, which no image's own reaches."""
-
-FORMATS = ("images", "nifti")
+FORMATS = ("images", "folders", "nifti")
 
 
 @dataclass(frozen=True)
@@ -68,12 +54,23 @@ class Distance:
     references: np.ndarray
     held_out: int
 
+    def gate(self) -> Gate:
+        """What lets a sample pass that is far enough."""
+
+        def judge(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            near, _ = nearest_ncc(images, self.references)
+            return near < self.limit - MARGIN, near
+
+        rule = f"Every image must be farther from the training images than the median held-out one (NCC < {self.limit:.3f})"
+        return Gate(judge, rule)
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was made. similarity (N,): largest NCC with a training image, where that was asked for."""
+    """What was made. similarity (N,): to the nearest training image, where that was asked for."""
 
     count: int
+    format: str
     draws: int
     start_sigma: float
     limit: float | None = None
@@ -90,12 +87,15 @@ def generate(
     out: str | Path,
     labels: Mapping[str, float] | None = None,
     count: int = 16,
-    settings: Sampling = DEFAULT,
+    settings: Sampling | None = None,
     *,
+    like: str | Path | None = None,
+    balance: str | None = None,
     volume: bool = False,
-    format: str = "images",
+    format: str | None = None,
     name: str = "",
     far_from: str | Path | None = None,
+    reject_copies: str | Path | None = None,
     backend: str = "auto",
     overwrite: bool = False,
     command: str = "",
@@ -103,25 +103,33 @@ def generate(
 ) -> Outcome:
     """Sample `count` images with the given labels (unset: null) and write them to a new folder, with a report.
 
+    settings: the model's own default where None. like: a data set from which each image's labels are drawn, so that
+    with `balance`, a label, that data set and the new one together have its values evenly; `labels` then override.
     volume: the images are slices of one head from its low to its high end, with a lesion in the middle part (none
-    with lesion = 0). format: "images", a data set folder; "nifti", one volume sub-<name>_<contrast>.nii.gz with its
-    sidecar. far_from: the data set of the training; see Distance. watch(label, done, of) is called once an evaluation.
+    with lesion = 0). format: "images", a data set folder; "folders", one with a folder for each class and labels.csv;
+    "nifti", one volume sub-<name>_<contrast>.nii.gz with its sidecar; None is the domain's own. far_from: the data set
+    of the training; see Distance. reject_copies: the same, but only what the audit calls a copy is drawn again.
+    watch(label, done, of) is called once an evaluation.
     Errors: labels the domain does not know, a model without these data, a place that no draw fills.
     """
     model = models.open(model_path, backend)
     domain = models.domain(model.meta["domain"])
-    labels = labels or {}
-    _check(domain, labels, count, settings, volume or format == "nifti", format, name)
-    volume, name = volume or format == "nifti", name or f"synthetic{settings.seed}"
-    rows = domain.series(count, labels) if volume else [Annotation(labels=labels)] * count
-    needed = [model_path] if far_from is None else [model_path, far_from]
+    vocabulary = _vocabulary(model.meta, domain)
+    settings = settings or default(model.meta)
+    format = format or getattr(domain, "FORMAT", "images")
+    volume, labels = volume or format == "nifti", labels or {}
+    _check(domain, vocabulary, labels, count, settings, volume, format, name)
+    name = name or f"synthetic{settings.seed}"
+    rows = _rows(domain, vocabulary, labels, count, settings.seed, like, balance, volume)
+    needed = [path for path in (model_path, like, far_from, reject_copies) if path is not None]
     with dataset.staged(out, overwrite, ("report.html",), needed) as folder:
         far = None if far_from is None else distance(model, far_from)
+        gate = far.gate() if far else _no_copies(model, reject_copies)
         begun = time.monotonic()
-        images, similarity, draws = _filled(model, domain, rows, settings, COHERENCE if volume else 0.0, far, watch)
+        images, similarity, draws = filled(model, domain, rows, settings, COHERENCE if volume else 0.0, gate, watch)
         outcome = Outcome(
-            count, draws, sigmas(model, settings)[0], None if far is None else far.limit,
-            () if far is None else tuple(similarity.tolist()),
+            count, format, draws, sigmas(model, settings)[0], None if far is None else far.limit,
+            () if gate is None else tuple(similarity.tolist()),
         )  # fmt: skip
         made = _made(model, settings, volume, outcome)
         if format == "nifti":
@@ -129,110 +137,120 @@ def generate(
         else:
             examples = _examples(images, rows, name, made, settings.seed, outcome, volume)
             about = {"domain": model.meta["domain"], "synthetic": True, "model": model.fingerprint, "settings": made}
-            dataset.write(examples, folder, **about)
+            about |= {"trained_on": trained_on(model.meta)}
+            if format == "folders":
+                domain.write(examples, folder, vocabulary, **about)
+            else:
+                dataset.write(examples, folder, labels=model_labels(vocabulary), **about)
         run = report.Run(command=command, settings=made, seed=settings.seed, seconds=time.monotonic() - begun)
-        _write_report(folder / "report.html", images, rows, outcome, far, run)
+        _write_report(folder / "report.html", images, rows, vocabulary, outcome, far, run)
     return outcome
 
 
-def asked(domain: ModuleType, words: Iterable[str]) -> dict[str, float]:
-    """Labels from words such as "lesion=1". Errors: a name that is unknown or given twice, a value out of range."""
-    labels: dict[str, float] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals or name in labels:
-            raise Error(f"A label is set once, as NAME=VALUE; found '{word}'. Known: {', '.join(domain.RANGES)}.")
-        try:
-            labels[name] = float(text)
-        except ValueError:
-            raise Error(f"The value of a label is a number; found '{word}'. Write, for example, {name}=1.") from None
-    _check_labels(domain, labels)
-    return labels
+def default(meta: Mapping[str, Any]) -> Sampling:
+    """How images of a model are sampled unless something else is asked for; model.json may say it under "sampling"."""
+    return dataclasses.replace(DEFAULT, **meta.get("sampling", {}))
 
 
-def sigmas(model: Model, settings: Sampling) -> list[float]:
-    """The noise levels of a run, from the highest that the training reached."""
-    spec, training = model.denoiser.spec, model.meta["parts"]["denoiser"].get("training")
-    top = spec.sigma_max
-    if training:
-        top = min(top, math.exp(training["sigma_mean"] + HIGHEST * training["sigma_std"]))
-    known = {"karras": schedule.karras, "exponential": schedule.exponential}
-    if settings.schedule not in known:
-        raise Error(f"A schedule is one of {', '.join(known)}; found '{settings.schedule}'.")
-    return known[settings.schedule](settings.steps, top, max(spec.sigma_min, SIGMA_MIN))
+def asked(root: str | Path, words: Iterable[str]) -> dict[str, float]:
+    """Labels from words such as "condition=rust", with what follows from them, as a model folder knows them."""
+    meta = read_meta(Path(root))
+    domain = models.domain(meta["domain"])
+    vocabulary = _vocabulary(meta, domain)
+    found = labels.parse(vocabulary, words)
+    return domain.complete(found, vocabulary) if found and hasattr(domain, "complete") else found
 
 
-def sample(
-    model: Model,
-    domain: ModuleType,
-    rows: Sequence[Annotation],
-    settings: Sampling,
-    indices: Sequence[int],
-    coherence: float = 0.0,
-    watch: Callable[[], object] = lambda: None,
-) -> np.ndarray:
-    """One image for each annotation and sample index, (N, C, H, W) in [-1, 1], a batch at a time.
-
-    coherence: the part of the noise's variance that all samples of the seed share.
-    """
-    levels, spec = sigmas(model, settings), model.denoiser.spec
-    images = []
-    for first in range(0, len(rows), BATCH):
-        part = slice(first, first + BATCH)
-        wanted, null = (
-            {k: model.asarray(v) for k, v in domain.condition(annotations).items()}
-            for annotations in (rows[part], [Annotation()] * len(rows[part]))
-        )
-        denoise = guidance.classifier_free(model.denoiser, wanted, null, settings.guidance)
-        denoise = guidance.watched(denoise, lambda *_: watch())
-        noise: Draws = Seeded(settings.seed, indices[part], spec.shape, model.asarray)
-        if coherence > 0:
-            noise = _Shared(noise, Seeded(settings.seed, [COMMON], spec.shape, model.asarray), coherence)
-        x = editing.generate(SAMPLERS[settings.sampler], denoise, levels, noise, spec.initial_scale(levels[0]))
-        images.append(model.asnumpy(model.codec.decode(x)))
-    return np.clip(np.concatenate(images), -1, 1).astype(np.float32)
+def trained_on(meta: Mapping[str, Any]) -> list[str]:
+    """Hashes of every sample that a part of a model was trained on: what an evaluation may not test on."""
+    return sorted({h for part in meta["parts"].values() for h in part.get("run", {}).get("trained_on", ())})
 
 
 def distance(model: Model, data: str | Path) -> Distance:
     """What the data set of a model's training says of how near is near. Errors: data the model was not trained on."""
-    trained = set(model.meta["parts"]["denoiser"].get("run", {}).get("trained_on", ()))
-    seen: list[np.ndarray] = []
-    unseen: list[np.ndarray] = []
-    for example in dataset.read(data):
-        (seen if hashed(example.id) in trained else unseen).append(example.image)
-    if not seen or len(seen) < len(trained) or not unseen:
-        raise Error(
-            f"--far-from needs the data set of the training with samples kept back; {data} has {len(seen)} of the "
-            f"{len(trained)} samples trained on and {len(unseen)} others. Give the one that train was given."
-        )
-    references = np.stack(seen)
-    between, _ = nearest_ncc(np.stack(unseen), references)
+    seen, unseen = split(model.meta, data)
+    references = np.stack([e.image for e in seen])
+    between, _ = nearest_ncc(np.stack([e.image for e in unseen]), references)
     return Distance(float(np.median(between)), references, len(unseen))
 
 
-@dataclass(frozen=True)
-class _Shared:
-    """Noise of which a part of the variance is the same for all samples; standard normal, as its two sources are."""
+def split(meta: Mapping[str, Any], data: str | Path) -> tuple[list[Example], list[Example]]:
+    """The samples of the data set that a denoiser was trained on, and the others of it.
 
-    own: Draws
-    common: Draws
-    part: float
+    Errors: a data set that lacks some of the first or has none of the second.
+    """
+    trained = set(meta["parts"]["denoiser"].get("run", {}).get("trained_on", ()))
+    seen: list[Example] = []
+    unseen: list[Example] = []
+    for example in dataset.read(data):
+        (seen if hashed(example.id) in trained else unseen).append(example)
+    if not seen or len(seen) < len(trained) or not unseen:
+        raise Error(
+            "Telling copies needs the data set of the training with samples kept back; "
+            f"{data} has {len(seen)} of the {len(trained)} samples trained on and {len(unseen)} others. "
+            "Give the one that train was given."
+        )
+    return seen, unseen
 
-    def __call__(self, step: int, purpose: int = Purpose.SAMPLER, /) -> Array:
-        return math.sqrt(1 - self.part) * self.own(step, purpose) + math.sqrt(self.part) * self.common(step, purpose)
+
+def _vocabulary(meta: Mapping[str, Any], domain: ModuleType) -> Vocabulary:
+    return labels.of(meta, domain)
+
+
+def model_labels(vocabulary: Vocabulary) -> dict[str, list[Any]]:
+    """A vocabulary as dataset.json keeps it."""
+    return labels.to_json(vocabulary)
+
+
+def _rows(
+    domain: ModuleType, vocabulary: Vocabulary, wanted: Mapping[str, float], count: int, seed: int,
+    like: str | Path | None, balance: str | None, volume: bool,
+) -> list[Annotation]:  # fmt: skip
+    """What to ask for, image by image."""
+    if volume:
+        return domain.series(count, wanted)
+    if like is None:
+        if balance is not None:
+            raise Error("--balance evens out a data set; none was given. Name it: --like DATA")
+        return [Annotation(labels=wanted)] * count
+    theirs = _vocabulary(dataset.info(like), domain)
+    if {k: theirs[k] for k in theirs} != {k: vocabulary[k] for k in vocabulary}:
+        raise Error(
+            f"--like takes a data set with the labels of the model, {model_labels(vocabulary)}; {like} has "
+            f"{model_labels(theirs)}. Prepare it with the classes the model was trained on."
+        )
+    rows = drawn_like([e.annotation for e in dataset.read(like)], count, seed, balance)
+    return [Annotation(labels={**row.labels, **wanted}) for row in rows]
+
+
+def _no_copies(model: Model, data: str | Path | None) -> Gate | None:
+    """The gate of --reject-copies: what the memorisation audit would call a copy is drawn again."""
+    if data is None:
+        return None
+    from diffgraft.audit import reference
+
+    seen, unseen = split(model.meta, data)
+    known = reference(model, seen, unseen)
+
+    def judge(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = known.compare(images)
+        return ~found.copy, found.ncc
+
+    return Gate(judge, "No image may be a copy of a training image")
 
 
 def _check(
     domain: ModuleType,
-    labels: Mapping[str, float],
+    vocabulary: Vocabulary,
+    wanted: Mapping[str, float],
     count: int,
     settings: Sampling,
     volume: bool,
     format: str,
     name: str,
 ) -> None:
-    if format not in FORMATS:
-        raise Error(f"A format is one of {', '.join(FORMATS)}; found '{format}'.")
+    if format not in FORMATS or (format == "folders" and not hasattr(domain, "write")):
+        raise Error(f"A format is one of {', '.join(FORMATS)}, and folders need classes; found '{format}'.")
     if volume and not hasattr(domain, "series"):
         raise Error(
             "Volumes are made of domains with slices, such as brain_mri. Leave --volume and --format nifti out."
@@ -245,71 +263,17 @@ def _check(
         )
     if name and not (name.isascii() and name.isalnum()):
         raise Error(f"A name is letters and digits alone; found '{name}'. Give another --name.")
-    _check_labels(domain, labels)
-
-
-def _check_labels(domain: ModuleType, labels: Mapping[str, float]) -> None:
-    for name, value in labels.items():
-        if name not in domain.RANGES:
-            raise Error(f"A label of this model is one of {', '.join(domain.RANGES)}; found '{name}'.")
-        low, high = domain.RANGES[name]
-        whole = domain.FIELDS[name].dtype == "int64"
-        if not low <= value <= high or (whole and value != int(value)):
-            kind = "a whole number" if whole else "a number"
-            raise Error(
-                f"The label {name} is {kind} from {low:g} to {high:g}; found {value:g}. Give one in that range."
-            )
-
-
-def _filled(
-    model: Model, domain: ModuleType, rows: Sequence[Annotation], settings: Sampling, coherence: float,
-    far: Distance | None, watch: Callable[[str, int, int], None],
-) -> tuple[np.ndarray, np.ndarray, int]:  # fmt: skip
-    """An image for every place, its NCC with the nearest training image, and how many were drawn."""
-    count = len(rows)
-    images = np.zeros((count, *model.denoiser.spec.shape), np.float32)
-    similarity = np.ones(count)
-    places, draws = np.arange(count), 0
-    for draw in range(MOST_DRAWS):
-        step = _counted(watch, "sampling" if draw == 0 else f"draw {draw + 1}", len(places), settings)
-        drawn = sample(
-            model, domain, [rows[p] for p in places], settings, [draw * count + int(p) for p in places], coherence, step
-        )
-        draws += len(places)
-        if far is None:
-            return drawn, similarity, draws
-        near, _ = nearest_ncc(drawn, far.references)
-        kept = near < far.limit - MARGIN
-        images[places[kept]], similarity[places[kept]] = drawn[kept], near[kept]
-        places = places[~kept]
-        if not len(places):
-            return images, similarity, draws
-    raise Error(
-        f"Every image must be farther from the training images than the median held-out one (NCC < {far.limit:.3f}); "
-        f"{len(places)} of {count} found none in {MOST_DRAWS} draws. Take another --seed, or fewer -n."
-    )
-
-
-def _counted(
-    watch: Callable[[str, int, int], None], label: str, images: int, settings: Sampling
-) -> Callable[[], None]:  # fmt: skip
-    of = -(-images // BATCH) * (2 * settings.steps - 1 if settings.sampler == "heun" else settings.steps)
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        watch(label, done, of)
-
-    return step
+    labels.parse(vocabulary, [f"{key}={value:g}" for key, value in wanted.items()])
 
 
 def _made(model: Model, settings: Sampling, volume: bool, outcome: Outcome) -> dict[str, Any]:
     """Every setting that was resolved."""
     made = dataclasses.asdict(settings) | {"count": outcome.count, "start_sigma": round(outcome.start_sigma, 4)}
     made |= {"backend": model.backend, "model": model.fingerprint[:16], "coherence": COHERENCE if volume else 0.0}
+    if outcome.similarity:
+        made |= {"draws": outcome.draws, "rejected": round(outcome.rejected, 4)}
     if outcome.limit is not None:
-        made |= {"ncc_limit": round(outcome.limit, 4), "draws": outcome.draws, "rejected": round(outcome.rejected, 4)}
+        made |= {"ncc_limit": round(outcome.limit, 4)}
     return made
 
 
@@ -350,9 +314,13 @@ def _write_volume(
 
 
 def _write_report(
-    path: Path, images: np.ndarray, rows: Sequence[Annotation], outcome: Outcome, far: Distance | None, run: report.Run
-) -> None:
-    captions = [", ".join(f"{k} {v:g}" for k, v in row.labels.items()) or "no labels set" for row in rows]
+    path: Path, images: np.ndarray, rows: Sequence[Annotation], vocabulary: Vocabulary, outcome: Outcome,
+    far: Distance | None, run: report.Run,
+) -> None:  # fmt: skip
+    captions = [
+        ", ".join(f"{k} {v}" for k, v in labels.spell(vocabulary, row.labels).items()) or "no labels set"
+        for row in rows
+    ]
     sections = [report.Section("Images", [report.Sheet(list(images), captions)])]
     if far is not None:
         found = {

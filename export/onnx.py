@@ -11,9 +11,10 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from export.gradient import gradient_module
 from toolkit.example import Error
-from toolkit.folder import read_meta, spec_of
+from toolkit.folder import image_shape, read_meta, spec_of
 from toolkit.networks.folder import load_part
 
 __all__ = ["OPSET", "export"]
@@ -44,38 +45,78 @@ class _Stored:
     length: int
 
 
+@dataclass(frozen=True)
+class _Graph:
+    """A graph to be traced: module(*inputs) -> outputs, with the part whose file holds its weights."""
+
+    module: nn.Module
+    part: str
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+
+
 def export(root: Path) -> list[Path]:
-    """Write denoiser.onnx and, with a classifier, classifier.onnx and gradient.onnx into the folder; returns them."""
+    """Write the graph or graphs of every part into the folder; returns them.
+
+    denoiser.onnx; of a classifier classifier.onnx and gradient.onnx; of a codec encoder.onnx and decoder.onnx;
+    features.onnx.
+    """
     meta = read_meta(root)
-    spec = spec_of(meta)
-    names = ["x", "sigma", *spec.fields]
-    # Three rows, and every axis but the batch fixed; 1 and 2 would invite the exporter to specialise.
-    x, sigma = torch.randn(3, *spec.shape), torch.tensor([0.5, 1.0, 2.0])
-    fields = [torch.zeros(3, *f.shape, dtype=getattr(torch, f.dtype)) for f in spec.fields.values()]
-    graphs = {
-        "denoiser": (
-            _Positional(load_part(root, "denoiser"), list(spec.fields)),
-            [x, sigma, *fields],
-            names,
-            "denoised",
-        )
-    }
-    if "classifier" in meta["parts"]:
-        classifier = load_part(root, "classifier")
-        classes = meta["parts"]["classifier"]["classes"]
-        target = torch.full((3, classes), 1.0 / classes)
-        gradient = gradient_module(classifier, spec.shape, classes)
-        graphs["classifier"] = (classifier, [x, sigma], ["x", "sigma"], "log_probability")
-        graphs["gradient"] = (gradient, [x, sigma, target], ["x", "sigma", "target"], "gradient")
     written = []
-    for name, (module, inputs, input_names, output) in graphs.items():
-        weights = "classifier" if name == "gradient" else name
-        model = _trace(module, inputs, input_names, output)
+    for name, graph in _graphs(root, meta):
+        model = _trace(graph)
         _clean(model)
-        _point_into(model, root / f"{weights}.safetensors")
+        _point_into(model, root / f"{graph.part}.safetensors")
         _save(model, root / f"{name}.onnx")
         written.append(root / f"{name}.onnx")
     return written
+
+
+def _graphs(root: Path, meta: Mapping[str, Any]) -> Iterable[tuple[str, _Graph]]:
+    spec = spec_of(meta)
+    # Three rows, and every axis but the batch fixed; 1 and 2 would invite the exporter to specialise.
+    x, sigma = torch.randn(3, *spec.shape), torch.tensor([0.5, 1.0, 2.0])
+    noisy = {"x": x, "sigma": sigma}
+    if "denoiser" in meta["parts"]:
+        fields = {n: torch.zeros(3, *f.shape, dtype=getattr(torch, f.dtype)) for n, f in spec.fields.items()}
+        denoiser = _Positional(load_part(root, "denoiser"), list(spec.fields))
+        yield "denoiser", _Graph(denoiser, "denoiser", noisy | fields, ("denoised",))
+    if "classifier" in meta["parts"]:
+        classifier, classes = load_part(root, "classifier"), meta["parts"]["classifier"]["classes"]
+        yield "classifier", _Graph(classifier, "classifier", noisy, ("log_probability",))
+        target = {"target": torch.full((3, classes), 1.0 / classes)}
+        gradient = gradient_module(classifier, spec.shape, classes)
+        yield "gradient", _Graph(gradient, "classifier", noisy | target, ("gradient",))
+    image = {"image": torch.randn(3, *image_shape(meta))}
+    if "codec" in meta["parts"]:
+        codec: Any = load_part(root, "codec")
+        yield "encoder", _Graph(_Method(codec, codec.encode), "codec", image, ("latent",))
+        yield "decoder", _Graph(_Method(codec, codec.decode), "codec", {"latent": x}, ("image",))
+    if "features" in meta["parts"]:
+        features = load_part(root, "features")
+        yield "features", _Graph(_Values(features), "features", image, tuple(features(image["image"])))
+
+
+class _Method(nn.Module):
+    """One method of a module as a module."""
+
+    def __init__(self, module: nn.Module, method: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.module, self.method = module, method
+
+    def forward(self, value: Tensor) -> Tensor:
+        return self.method(value)
+
+
+class _Values(nn.Module):
+    """A module that answers arrays by name as one that answers them in order."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, value: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.module(value).values())
 
 
 class _Positional(nn.Module):
@@ -89,18 +130,18 @@ class _Positional(nn.Module):
         return self.module(x, sigma, **dict(zip(self.fields, values, strict=True)))
 
 
-def _trace(module: nn.Module, inputs: list[Tensor], names: list[str], output: str) -> onnx.ModelProto:
+def _trace(graph: _Graph) -> onnx.ModelProto:
     batch = torch.export.Dim("batch", min=1, max=4096)
-    fixed = 2 if isinstance(module, _Positional) else len(inputs)
-    shapes = tuple({0: batch} for _ in inputs[:fixed])
-    shapes += (tuple({0: batch} for _ in inputs[fixed:]),) if isinstance(module, _Positional) else ()
+    fixed = 2 if isinstance(graph.module, _Positional) else len(graph.inputs)
+    shapes = tuple({0: batch} for _ in list(graph.inputs)[:fixed])
+    shapes += (tuple({0: batch} for _ in list(graph.inputs)[fixed:]),) if isinstance(graph.module, _Positional) else ()
     # The exporter warns of its own future and of a torchvision that nothing here needs.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            module.eval(), tuple(inputs), dynamo=True, external_data=False, opset_version=OPSET, input_names=names,
-            output_names=[output], dynamic_shapes=shapes, verbose=False,
+            graph.module.eval(), tuple(graph.inputs.values()), dynamo=True, external_data=False, opset_version=OPSET,
+            input_names=list(graph.inputs), output_names=list(graph.outputs), dynamic_shapes=shapes, verbose=False,
         )  # fmt: skip
     assert program is not None
     model = program.model_proto

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from toolkit.diffusion.model import Model, Spec
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Error
+from toolkit.folder import image_shape
 
 __all__ = ["TOLERANCE", "Parity", "verify"]
 
@@ -22,33 +23,56 @@ ROWS = 3
 
 @dataclass(frozen=True)
 class Parity:
-    """Largest absolute difference of one output at one noise level, in standard deviations of the reference's."""
+    """Largest absolute difference of one output at one noise level, in standard deviations of the reference's.
+
+    sigma: None for what knows no noise: codec and features.
+    """
 
     output: str
-    sigma: float
+    sigma: float | None
     error: float
     allowed: float
 
 
 def verify(reference: Model, candidate: Model) -> list[Parity]:
-    """Compare denoiser, classifier and gradient of two backends on the same noise, and raise where they part.
+    """Compare all parts of two backends on the same noise, and raise where they part.
 
     Errors: an output that is not finite or differs by more than the tolerance.
     """
-    found = []
     spec = reference.denoiser.spec
+    found = [_parity(*row, None, 1.0) for row in _clean_outputs(reference, candidate, spec)]
     for sigma in SIGMAS:
-        for name, (first, second) in _outputs(reference, candidate, spec, sigma):
-            spread = float(first.std())
-            error = float(np.abs(first - second).max()) / max(spread, 1e-12) if np.isfinite(second).all() else np.inf
-            allowed = TOLERANCE * (max(1.0, sigma / spec.sigma_data) if name == "denoised" else 1.0)
-            found.append(Parity(name, sigma, error, allowed))
-            if not error <= allowed:
-                raise Error(
-                    f"An export must agree with its model to {allowed:.0e} of the output's spread; {name} at sigma "
-                    f"{sigma} differs by {error:.1e}. Nothing was kept; report this with the model.json."
-                )
+        for name, pair in _outputs(reference, candidate, spec, sigma):
+            found.append(_parity(name, pair, sigma, max(1.0, sigma / spec.sigma_data) if name == "denoised" else 1.0))
     return found
+
+
+def _parity(name: str, pair: Sequence[np.ndarray], sigma: float | None, looser: float) -> Parity:
+    first, second = pair
+    spread = float(first.std())
+    error = float(np.abs(first - second).max()) / max(spread, 1e-12) if np.isfinite(second).all() else np.inf
+    if not error <= TOLERANCE * looser:
+        where = "" if sigma is None else f" at sigma {sigma}"
+        raise Error(
+            f"An export must agree with its model to {TOLERANCE * looser:.0e} of the output's spread; {name}{where} "
+            f"differs by {error:.1e}. Nothing was kept; report this with the model.json."
+        )
+    return Parity(name, sigma, error, TOLERANCE * looser)
+
+
+def _clean_outputs(reference: Model, candidate: Model, spec: Spec) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """What codec and features make of noise of the spread of their data."""
+    models = (reference, candidate)
+    image = 0.5 * gaussian(image_shape(reference.meta), 0, range(ROWS), Purpose.START, 0)
+    if "codec" in reference.meta["parts"]:
+        yield "latent", [m.asnumpy(m.codec.encode(m.asarray(image))) for m in models]
+        latent = spec.sigma_data * gaussian(spec.shape, 0, range(ROWS), Purpose.START, 0)
+        yield "image", [m.asnumpy(m.codec.decode(m.asarray(latent))) for m in models]
+    describe = [(m, m.features) for m in models if m.features is not None]
+    if len(describe) == 2:
+        ours, theirs = ({k: m.asnumpy(v) for k, v in call(m.asarray(image)).items()} for m, call in describe)
+        for name in ours:
+            yield name, [ours[name], theirs[name]]
 
 
 def _outputs(reference: Model, candidate: Model, spec: Spec, sigma: float) -> Iterator[tuple[str, list[np.ndarray]]]:

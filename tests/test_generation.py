@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffgraft import generation
+from diffgraft import generation, sampling
 from domains import brain_mri
 from toolkit import dataset
 from toolkit.diffusion.model import Model, Spec
@@ -62,11 +62,11 @@ def rows(count: int) -> list[Annotation]:
 @pytest.mark.parametrize("settings", [QUICK, Sampling("euler_ancestral", 3, guidance=2.0)], ids=["ode", "sde"])
 @pytest.mark.parametrize("coherence", [0.0, 0.9])
 def test_an_image_does_not_depend_on_its_batch(model, settings, coherence, monkeypatch):
-    together = generation.sample(model, brain_mri, rows(5), settings, range(5), coherence)
-    monkeypatch.setattr(generation, "BATCH", 2)
-    apart = generation.sample(model, brain_mri, rows(5), settings, range(5), coherence)
+    together = sampling.sample(model, brain_mri, rows(5), settings, range(5), coherence)
+    monkeypatch.setattr(sampling, "BATCH", 2)
+    apart = sampling.sample(model, brain_mri, rows(5), settings, range(5), coherence)
     assert together == pytest.approx(apart, abs=1e-4)
-    alone = generation.sample(model, brain_mri, rows(5)[3:4], settings, [3], coherence)
+    alone = sampling.sample(model, brain_mri, rows(5)[3:4], settings, [3], coherence)
     assert together[3:4] == pytest.approx(alone, abs=1e-4)
     assert together.shape == (5, *SPEC.shape)
     assert np.abs(together[0] - together[2]).max() > 0.01
@@ -75,7 +75,7 @@ def test_an_image_does_not_depend_on_its_batch(model, settings, coherence, monke
 def test_seed_and_index_make_the_image(model):
     def drawn(seed: int, index: int) -> np.ndarray:
         settings = dataclasses.replace(QUICK, seed=seed)
-        return generation.sample(model, brain_mri, rows(1), settings, [index])
+        return sampling.sample(model, brain_mri, rows(1), settings, [index])
 
     assert np.array_equal(drawn(1, 0), drawn(1, 0))
     assert np.abs(drawn(1, 0) - drawn(2, 0)).max() > 0.01
@@ -90,13 +90,13 @@ def test_a_batch_is_bounded(model, monkeypatch):
         return model.denoiser(x, sigma, *conds)
 
     counting.spec = SPEC
-    generation.sample(dataclasses.replace(model, denoiser=counting), brain_mri, rows(20), QUICK, range(20))
-    assert set(sizes) == {generation.BATCH, 20 - generation.BATCH}
+    sampling.sample(dataclasses.replace(model, denoiser=counting), brain_mri, rows(20), QUICK, range(20))
+    assert set(sizes) == {sampling.BATCH, 20 - sampling.BATCH}
 
 
 def test_shared_noise_is_standard_normal_and_as_much_alike_as_asked():
     shape = (1, 64, 64)
-    noise = generation._Shared(Seeded(3, range(6), shape), Seeded(3, [generation.COMMON], shape), 0.8)
+    noise = sampling._Shared(Seeded(3, range(6), shape), Seeded(3, [sampling.COMMON], shape), 0.8)
     for draw in (noise(0, Purpose.START), noise(2)):
         flat = draw.reshape(6, -1)
         assert draw.dtype == np.float32
@@ -105,12 +105,12 @@ def test_shared_noise_is_standard_normal_and_as_much_alike_as_asked():
 
 
 def test_it_starts_where_the_training_was(model):
-    levels = generation.sigmas(model, QUICK)
+    levels = sampling.sigmas(model, QUICK)
     assert levels[0] == pytest.approx(np.exp(-0.2 + 2.8 * 1.4))
-    assert levels[-2:] == [generation.SIGMA_MIN, 0.0]
+    assert levels[-2:] == [sampling.SIGMA_MIN, 0.0]
     assert len(levels) == QUICK.steps + 1
     unsaid = dataclasses.replace(model, meta={"parts": {"denoiser": {}}})
-    assert generation.sigmas(unsaid, QUICK)[0] == SPEC.sigma_max
+    assert sampling.sigmas(unsaid, QUICK)[0] == SPEC.sigma_max
 
 
 # -------------------------------------------------------------------------------------------------------- as a folder
@@ -170,7 +170,7 @@ def test_one_volume_that_is_not_acquired(root, model, tmp_path):
     assert told["Provenance"]["model"] == model.fingerprint[:16]
     assert sum(told["Labels"]["lesion"]) > 0
     # the way up and the way back: low slices first, anterior up, as the model draws them
-    images = generation.sample(model, brain_mri, brain_mri.series(8, {}), QUICK, range(8), generation.COHERENCE)
+    images = sampling.sample(model, brain_mri, brain_mri.series(8, {}), QUICK, range(8), generation.COHERENCE)
     reduced = stack.reshape(8, 16, 8, 16, 8).mean((2, 4)) / brain_mri.BRIGHTEST * 2 - 1
     assert np.corrcoef(reduced.ravel(), images.ravel())[0, 1] > 0.95
 
@@ -229,7 +229,7 @@ def test_what_is_too_near_is_drawn_again(learned, tmp_path, monkeypatch):
 def test_a_place_that_cannot_be_filled(learned, tmp_path, monkeypatch):
     copy, data = learned
     real = generation.distance
-    monkeypatch.setattr(generation, "MOST_DRAWS", 2)
+    monkeypatch.setattr(sampling, "MOST_DRAWS", 2)
     monkeypatch.setattr(generation, "distance", lambda *_: dataclasses.replace(real(*_), limit=-1.0))
     with pytest.raises(Error, match="another --seed"):
         generate(copy, tmp_path / "out", far_from=data)
@@ -251,31 +251,32 @@ def test_another_data_set_is_refused(root, learned, tmp_path):
         (["position_known=1"], "found 'position_known'"),
         (["lesion"], "NAME=VALUE"),
         (["lesion=1", "lesion=0"], "set once"),
-        (["lesion=yes"], "is a number"),
-        (["lesion=2"], "whole number from 0 to 1; found 2"),
-        (["lesion=0.5"], "whole number"),
+        (["lesion=yes"], "one of healthy, lesion; found 'yes'"),
+        (["lesion=2"], "one of healthy, lesion; found '2'"),
+        (["lesion=0.5"], "one of healthy, lesion"),
         (["position=1.2"], "a number from 0 to 1"),
-        (["position=nan"], "found nan"),
+        (["position=nan"], "found 'nan'"),
     ],
 )
-def test_labels_that_mean_nothing(words, message):
+def test_labels_that_mean_nothing(root, words, message):
     with pytest.raises(Error, match=message) as problem:
-        generation.asked(brain_mri, words)
+        generation.asked(root, words)
     assert len(str(problem.value).splitlines()) == 1
 
 
-def test_labels_in_words():
-    assert generation.asked(brain_mri, ["lesion=1", "position=0.5"]) == {"lesion": 1.0, "position": 0.5}
-    assert generation.asked(brain_mri, []) == {}
+def test_labels_in_words(root):
+    assert generation.asked(root, ["lesion=1", "position=0.5"]) == {"lesion": 1.0, "position": 0.5}
+    assert generation.asked(root, ["lesion=healthy"]) == {"lesion": 0.0}
+    assert generation.asked(root, []) == {}
 
 
 @pytest.mark.parametrize(
     ("options", "settings", "message"),
     [
-        ({"labels": {"lesion": 2}}, {}, "from 0 to 1"),
+        ({"labels": {"lesion": 2}}, {}, "healthy, lesion; found '2'"),
         ({"labels": {"position": 0.5}, "volume": True}, {}, "positions of their own"),
         ({"count": 0}, {}, "One image or more"),
-        ({"format": "dicom"}, {}, "images, nifti"),
+        ({"format": "dicom"}, {}, "images, folders, nifti"),
         ({"name": "../demo"}, {}, "letters and digits"),
         ({}, {"sampler": "magic"}, "dpmpp_2m"),
         ({}, {"schedule": "magic"}, "karras"),

@@ -2,8 +2,8 @@
 
     model.json               format, domain, spec, parts {name: network, parameterisation, training, run}, the domain's own
     denoiser.safetensors     weights in fp16, once: torch reads them and the ONNX graphs point into this file
-    classifier.safetensors   likewise, if the model has one
-    denoiser.onnx  classifier.onnx  gradient.onnx      written by `diffgraft export`
+    classifier.safetensors, codec.safetensors, features.safetensors      likewise, if the model has one
+    denoiser.onnx, classifier.onnx, gradient.onnx, encoder.onnx, ...     written by `diffgraft export`
 
 Only safetensors, ONNX and JSON are ever read.
 """
@@ -20,7 +20,7 @@ from typing import Any
 from toolkit.diffusion.model import Field, Spec
 from toolkit.example import Error
 
-__all__ = ["fingerprint", "hashed", "read_meta", "spec_of", "write_meta"]
+__all__ = ["fingerprint", "hashed", "image_shape", "read_meta", "spec_of", "write_meta"]
 
 
 def read_meta(root: Path) -> dict[str, Any]:
@@ -53,6 +53,11 @@ def spec_of(meta: Mapping[str, Any]) -> Spec:
     plain = dict(meta["spec"])
     fields = {name: Field(tuple(f["shape"]), f["dtype"], f["null"]) for name, f in plain["fields"].items()}
     return Spec(**(plain | {"shape": tuple(plain["shape"]), "fields": fields}))
+
+
+def image_shape(meta: Mapping[str, Any]) -> tuple[int, ...]:
+    """(C, H, W) of the model's images; without a codec they are what the denoiser itself sees."""
+    return tuple(meta.get("image_shape", meta["spec"]["shape"]))
 
 
 def hashed(name: str) -> str:

@@ -9,9 +9,10 @@ __all__ = ["Augmentation", "Counterfactual", "Network", "Sampling", "Training"]
 
 @dataclass(frozen=True)
 class Network:
-    """Size of a U-Net or of a classifier.
+    """Size of a U-Net, an autoencoder, a classifier or a feature network.
 
     channels: one entry a resolution, finest first. layers: residual blocks a resolution. dropout: probability.
+    attention: of the U-Net, at how many of its coarsest resolutions.
     """
 
     channels: tuple[int, ...]
@@ -19,21 +20,25 @@ class Network:
     attention_head_dim: int = 32
     norm_groups: int = 8
     dropout: float = 0.0
+    attention: int = 0
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """Random changes of a training image that leave its labels true; each a half range, 0 is off.
 
-    flip: probability of a left-right flip. rotate: degrees. scale, gain, gamma: relative, log-uniform.
+    flip, flip_rows: probability of a left-right and of an up-down flip. rotate: degrees. shift: part of half the image.
+    scale, gain, gamma: relative, log-uniform. border: what comes in from outside repeats the edge, instead of -1.
     """
 
     flip: float = 0.0
+    flip_rows: float = 0.0
     rotate: float = 0.0
     scale: float = 0.0
     shift: float = 0.0
     gamma: float = 0.0
     gain: float = 0.0
+    border: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Training:
     fold: int | None = 0
     precision: str = "bf16"
     checkpoint_every: int = 200
+    variants: int = 16
 
 
 @dataclass(frozen=True)

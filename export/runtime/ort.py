@@ -57,15 +57,36 @@ def open(root: str | os.PathLike[str], threads: int = 0) -> Model:
     has_classifier = "classifier" in meta["parts"]
     return Model(
         denoiser=_Denoiser(session("denoiser"), spec_of(meta)),
-        codec=Identity(),
+        codec=_Codec(session("encoder"), session("decoder")) if "codec" in meta["parts"] else Identity(),
         asarray=np.asarray,
         asnumpy=np.asarray,
         backend="onnx:cpu",
         fingerprint=weights,
         classifier=_call(session("classifier")) if has_classifier else None,
         gradient=_call(session("gradient")) if has_classifier else None,
+        features=_features(session("features")) if "features" in meta["parts"] else None,
         meta=meta,
     )
+
+
+class _Codec:
+    def __init__(self, encoder: Any, decoder: Any) -> None:
+        self.encoder, self.decoder = encoder, decoder
+
+    def encode(self, image: np.ndarray, /) -> np.ndarray:
+        return self.encoder.run(None, {"image": image})[0]
+
+    def decode(self, latent: np.ndarray, /) -> np.ndarray:
+        return self.decoder.run(None, {"latent": latent})[0]
+
+
+def _features(session: Any) -> Any:
+    names = [output.name for output in session.get_outputs()]
+
+    def describe(image: np.ndarray, /) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(None, {"image": image}), strict=True))
+
+    return describe
 
 
 class _Denoiser:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from toolkit.diffusion.model import Cond, Identity, Model, Spec
+from toolkit.diffusion.model import Codec, Cond, Identity, Model, Spec
 from toolkit.example import Error
-from toolkit.folder import fingerprint, read_meta, spec_of, write_meta
+from toolkit.folder import fingerprint, image_shape, read_meta, spec_of, write_meta
+from toolkit.networks.autoencoder import Autoencoder
 from toolkit.networks.classifier import NoisyClassifier
+from toolkit.networks.features import FeatureNet
 from toolkit.networks.preconditioning import PARAMETERISATIONS, Preconditioned
 from toolkit.networks.unet import ConditionalUNet
 from toolkit.settings import Network
 
-__all__ = ["build", "load_part", "open", "save_part"]
+__all__ = ["as_saved", "build", "load_part", "open", "save_part"]
 
-GRAPHS = {"denoiser": ("denoiser.onnx",), "classifier": ("classifier.onnx", "gradient.onnx")}
+GRAPHS = {
+    "denoiser": ("denoiser.onnx",),
+    "classifier": ("classifier.onnx", "gradient.onnx"),
+    "codec": ("encoder.onnx", "decoder.onnx"),
+    "features": ("features.onnx",),
+}
 """Part -> the graphs that `diffgraft export` makes of it."""
 
 
@@ -33,14 +40,24 @@ def build(part: str, meta: Mapping[str, Any]) -> nn.Module:
     """A fresh, untrained part as model.json describes it."""
     if part not in meta["parts"]:
         raise Error(f"This model has no {part}. Train one: diffgraft train {meta['domain']} DATA MODEL --part {part}")
-    spec, plan = spec_of(meta), meta["parts"][part]
+    plan = meta["parts"][part]
     network = Network(**{k: tuple(v) if isinstance(v, list) else v for k, v in plan["network"].items()})
-    if part == "classifier":
-        return NoisyClassifier(network, spec.shape, plan["classes"])
-    form = PARAMETERISATIONS[plan["parameterisation"]]
-    return Preconditioned(
-        ConditionalUNet(network, spec.shape, spec.fields), functools.partial(form, sigma_data=spec.sigma_data)
-    )
+    return BUILDERS[part](network, plan, meta)
+
+
+def _denoiser(network: Network, plan: Mapping[str, Any], meta: Mapping[str, Any]) -> nn.Module:
+    spec, form = spec_of(meta), PARAMETERISATIONS[plan["parameterisation"]]
+    unet = ConditionalUNet(network, spec.shape, spec.fields)
+    return Preconditioned(unet, functools.partial(form, sigma_data=spec.sigma_data))
+
+
+BUILDERS: Mapping[str, Callable[[Network, Mapping[str, Any], Mapping[str, Any]], nn.Module]] = {
+    "denoiser": _denoiser,
+    "classifier": lambda network, plan, meta: NoisyClassifier(network, spec_of(meta).shape, plan["classes"]),
+    "codec": lambda network, plan, meta: Autoencoder(network, image_shape(meta), plan["latent_channels"]),
+    "features": lambda network, plan, meta: FeatureNet(network, image_shape(meta), plan["classes"]),
+}
+"""Part -> the network that is one: (network, its entry in model.json, model.json) -> module."""
 
 
 def save_part(root: Path, part: str, weights: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -49,7 +66,7 @@ def save_part(root: Path, part: str, weights: Mapping[str, Tensor], meta: Mappin
     Graphs of other weights are removed: they point into the old file and hold its small constants.
     """
     root.mkdir(parents=True, exist_ok=True)
-    half = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in weights.items()}
+    half = {k: _rounded(v).to("cpu").contiguous() for k, v in weights.items()}
     if not all(bool(torch.isfinite(v).all()) for v in half.values()):
         raise Error(f"Weights must fit in fp16; those of '{part}' do not. Train with a lower learning rate.")
     fresh, final = root / f".{part}.safetensors", root / f"{part}.safetensors"
@@ -61,11 +78,22 @@ def save_part(root: Path, part: str, weights: Mapping[str, Tensor], meta: Mappin
     write_meta(root, meta)
 
 
-def load_part(root: Path, part: str) -> nn.Module:
-    """One part with its weights, in fp32, ready to evaluate."""
-    module, path = build(part, read_meta(root)), root / f"{part}.safetensors"
+def as_saved(part: str, meta: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
+    """A part as everyone will open it: its weights rounded to fp16, evaluated in fp32."""
+    module = build(part, meta).to(next(iter(weights.values())).device)
+    module.load_state_dict({k: _rounded(v).float() if v.is_floating_point() else v for k, v in weights.items()})
+    return module.eval().requires_grad_(False)
+
+
+def _rounded(weight: Tensor) -> Tensor:
+    return weight.detach().to(torch.float16) if weight.is_floating_point() else weight.detach()
+
+
+def load_part(root: Path, part: str, meta: Mapping[str, Any] | None = None) -> nn.Module:
+    """One part with its weights, in fp32, ready to evaluate. meta: instead of the folder's model.json."""
+    module, path = build(part, meta or read_meta(root)), root / f"{part}.safetensors"
     try:
-        module.load_state_dict({k: v.to(torch.float32) for k, v in load_file(path).items()})
+        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
     except (OSError, SafetensorError, RuntimeError) as problem:
         words = " ".join(str(problem).split())[:200]
         raise Error(f"Weights must fit model.json; {path} does not: {words}. Copy the whole folder.") from problem
@@ -79,19 +107,25 @@ def open(root: str | os.PathLike[str], device: str | None = None) -> Model:
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     weights = fingerprint(root)
     denoiser = _Denoiser(load_part(root, "denoiser").to(place), spec_of(meta), place)
-    classifier = gradient = None
+    classifier = gradient = features = None
+    codec: Codec = Identity()
     if "classifier" in meta["parts"]:
         network = load_part(root, "classifier").to(place)
-        classifier, gradient = _classifier(network, place), _gradient(network, place)
+        classifier, gradient = _classifier(network), _gradient(network)
+    if "codec" in meta["parts"]:
+        codec = _Codec(load_part(root, "codec").to(place))
+    if "features" in meta["parts"]:
+        features = _features(load_part(root, "features").to(place))
     return Model(
         denoiser=denoiser,
-        codec=Identity(),
+        codec=codec,
         asarray=lambda value: torch.from_numpy(np.array(value)).to(place),
         asnumpy=lambda value: value.detach().cpu().numpy(),
         backend=f"torch:{place.type}",
         fingerprint=weights,
         classifier=classifier,
         gradient=gradient,
+        features=features,
         meta=meta,
     )
 
@@ -114,7 +148,28 @@ def _levels(sigma: float | Tensor, x: Tensor) -> Tensor:
     return torch.as_tensor(sigma, dtype=torch.float32, device=x.device).expand(len(x))
 
 
-def _classifier(network: nn.Module, device: torch.device):
+class _Codec:
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    @torch.inference_mode()
+    def encode(self, image: Tensor, /) -> Tensor:
+        return self.module.encode(image)
+
+    @torch.inference_mode()
+    def decode(self, latent: Tensor, /) -> Tensor:
+        return self.module.decode(latent)
+
+
+def _features(network: nn.Module):
+    @torch.inference_mode()
+    def describe(image: Tensor, /) -> Mapping[str, Tensor]:
+        return network(image)
+
+    return describe
+
+
+def _classifier(network: nn.Module):
     @torch.inference_mode()
     def classify(x: Tensor, sigma: float | Tensor, /) -> Tensor:
         return network(x, _levels(sigma, x))
@@ -122,7 +177,7 @@ def _classifier(network: nn.Module, device: torch.device):
     return classify
 
 
-def _gradient(network: nn.Module, device: torch.device):
+def _gradient(network: nn.Module):
     def gradient(x: Tensor, sigma: float | Tensor, target: Tensor, /) -> Tensor:
         with torch.enable_grad():
             point = x.detach().clone().requires_grad_(True)

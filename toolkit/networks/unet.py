@@ -9,9 +9,10 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from toolkit.diffusion.model import Field
+from toolkit.labels import Vocabulary
 from toolkit.settings import Network
 
-__all__ = ["ConditionalUNet", "FieldEmbedding"]
+__all__ = ["ConditionalUNet", "FieldEmbedding", "adopt"]
 
 FREQUENCIES = 8
 
@@ -53,15 +54,15 @@ class ConditionalUNet(nn.Module):
 
     def __init__(self, network: Network, shape: tuple[int, ...], fields: Mapping[str, Field]) -> None:
         super().__init__()
-        levels = len(network.channels)
+        plain, attending = len(network.channels) - network.attention, network.attention
         self.unet = UNet2DModel(
             sample_size=shape[-2:],
             in_channels=shape[0],
             out_channels=shape[0],
             block_out_channels=network.channels,
             layers_per_block=network.layers,
-            down_block_types=("DownBlock2D",) * levels,
-            up_block_types=("UpBlock2D",) * levels,
+            down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",) * attending,
+            up_block_types=("AttnUpBlock2D",) * attending + ("UpBlock2D",) * plain,
             attention_head_dim=network.attention_head_dim,
             norm_num_groups=network.norm_groups,
             dropout=network.dropout,
@@ -72,3 +73,25 @@ class ConditionalUNet(nn.Module):
     def forward(self, x: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
         embedding = self.fields(**cond) if self.fields is not None else None
         return self.unet(x, noise, class_labels=embedding, return_dict=False)[0]
+
+
+@torch.no_grad()
+def adopt(module: nn.Module, base: nn.Module, known: Vocabulary, wanted: Vocabulary) -> None:
+    """Give `module` the weights of `base` for a start, where both have a tensor of that name and shape.
+
+    The table of a class is taken row by row, by the names of its values; a value that the base does not know begins as
+    its null, the row of what is not stated.
+    """
+    theirs = base.state_dict()
+    ours = {
+        k: theirs[k].clone() if k in theirs and theirs[k].shape == v.shape else v
+        for k, v in module.state_dict().items()
+    }
+    for key in ours:
+        name = key.removesuffix(".weight").rpartition(".classes.")[2]
+        if ".classes." not in key or key not in theirs:
+            continue
+        rows, new = list(known[name]), list(wanted[name])
+        index = [rows.index(value) if value in rows else len(rows) for value in new] + [len(rows)]
+        ours[key] = theirs[key][index].clone()
+    module.load_state_dict(ours)

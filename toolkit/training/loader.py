@@ -51,7 +51,12 @@ def draw(samples: Batch, size: int, settings: Augmentation, seed: int, step: int
 
 
 def augment(image: Tensor, settings: Augmentation, random: torch.Generator) -> Tensor:
-    """Flip, turn, scale, shift, gamma and gain of (B, C, H, W) in [-1, 1]; what comes in from outside is -1."""
+    """Flip, turn, scale, shift, gamma and gain of (B, C, H, W) in [-1, 1], which need not be square.
+
+    With nothing to change the images are answered as they are, latents outside [-1, 1] too.
+    """
+    if settings == Augmentation():
+        return image
     count = len(image)
 
     def uniform(half: float) -> Tensor:
@@ -60,10 +65,18 @@ def augment(image: Tensor, settings: Augmentation, random: torch.Generator) -> T
     angle = uniform(settings.rotate) * (math.pi / 180)
     scale = uniform(math.log1p(settings.scale)).exp()
     mirror = torch.where(torch.rand(count, generator=random) < settings.flip, -1.0, 1.0)
-    rows = torch.stack([angle.cos() * scale * mirror, -angle.sin() * scale, uniform(settings.shift)], 1)
-    columns = torch.stack([angle.sin() * scale * mirror, angle.cos() * scale, uniform(settings.shift)], 1)
-    grid = nnf.affine_grid(torch.stack([rows, columns], 1), list(image.shape), align_corners=False)
-    unit = (nnf.grid_sample(image + 1, grid.to(image), mode="bilinear", align_corners=False) / 2).clamp(0, 1)
+    # The grid counts in halves of the width and of the height: a turn in pixels is none in those units.
+    aspect = image.shape[3] / image.shape[2]
+    rows = torch.stack([angle.cos() * scale * mirror, -angle.sin() * scale / aspect, uniform(settings.shift)], 1)
+    columns = torch.stack([angle.sin() * scale * mirror * aspect, angle.cos() * scale, uniform(settings.shift)], 1)
+    way = torch.stack([rows, columns], 1)
+    if settings.flip_rows:  # drawn only if asked for, so that a run without it sees what it always saw
+        upside = torch.where(torch.rand(count, generator=random) < settings.flip_rows, -1.0, 1.0)
+        way[:, :, 1] *= upside[:, None]
+    grid = nnf.affine_grid(way, list(image.shape), align_corners=False)
+    outside = "border" if settings.border else "zeros"
+    sampled = nnf.grid_sample(image + 1, grid.to(image), mode="bilinear", padding_mode=outside, align_corners=False)
+    unit = (sampled / 2).clamp(0, 1)
     gamma = uniform(math.log1p(settings.gamma)).exp().to(image)
     gain = uniform(math.log1p(settings.gain)).exp().to(image)
     bright = unit.pow(gamma.reshape(-1, 1, 1, 1)) * gain.reshape(-1, 1, 1, 1)

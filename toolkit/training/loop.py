@@ -75,7 +75,8 @@ def fit(
         optimizer.zero_grad()
         decay = min(settings.ema, (1 + step) / (10 + step))
         for name, weight in plain.state_dict().items():
-            average[name].lerp_(weight, 1 - decay)
+            # A batch norm counts its batches in an integer, which has no average.
+            average[name].lerp_(weight, 1 - decay) if weight.is_floating_point() else average[name].copy_(weight)
         now = float(value.detach())
         if not math.isfinite(now):
             raise Error(f"A training loss must be finite; step {step} gave {now}. Lower the learning rate or use fp32.")

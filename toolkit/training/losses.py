@@ -10,7 +10,10 @@ from toolkit.diffusion.model import Spec
 from toolkit.settings import Training
 from toolkit.training.loader import Batch
 
-__all__ = ["classification", "denoising"]
+__all__ = ["classification", "denoising", "naming", "perceptual", "reconstruction"]
+
+PERCEPTUAL, KL = 0.5, 1e-4
+"""Weights of the perceptual distance and of the KL divergence beside the error of the pixels."""
 
 
 def noise_levels(settings: Training, count: int, generator: torch.Generator) -> Tensor:
@@ -49,3 +52,40 @@ def classification(
     sigma = torch.where(clean, torch.full_like(sigma, 0.05), sigma).to(image)
     noise = torch.randn(image.shape, generator=generator).to(image)
     return nnf.nll_loss(module(image + sigma.reshape(-1, 1, 1, 1) * noise, sigma), batch.target)
+
+
+def naming(module: nn.Module, batch: Batch, spec: Spec, settings: Training, generator: torch.Generator) -> Tensor:
+    """Cross-entropy of the class of clean images: how a feature network is trained."""
+    return nnf.nll_loss(module(batch.image)["log_probability"], batch.target)
+
+
+def reconstruction(
+    module: nn.Module,
+    batch: Batch,
+    spec: Spec,
+    settings: Training,
+    generator: torch.Generator,
+    features: nn.Module | None = None,
+) -> Tensor:
+    """Error of an autoencoder: pixels, their differences to the neighbours, features, and a little KL.
+
+    Rombach et al. 2022, arXiv:2112.10752, section 3.1, with L1; in place of LPIPS the domain's own feature network, in
+    place of an adversary the differences of neighbours, which punish a blurred edge more than L1 alone.
+    """
+    image = batch.image
+    shape = (len(image), *spec.shape)
+    made, kl = module(image, torch.randn(shape, generator=generator).to(image))
+    error = made.to(torch.float32) - image
+    edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+    loss = error.abs().mean() + edges + KL * kl.mean()
+    return loss if features is None else loss + PERCEPTUAL * perceptual(features, made, image)
+
+
+def perceptual(features: nn.Module, made: Tensor, image: Tensor) -> Tensor:
+    """Squared distance of the maps of a feature network, each place of a map at norm 1, summed over its maps.
+
+    The form of Zhang et al. 2018, LPIPS, arXiv:1801.03924, eq. 1, without learned weights.
+    """
+    ours, theirs = features(made), features(image)
+    levels = [name for name in ours if name.startswith("level")][:-1]
+    return sum(((nnf.normalize(ours[n], dim=1) - nnf.normalize(theirs[n], dim=1)) ** 2).sum(1).mean() for n in levels)  # type: ignore[return-value]

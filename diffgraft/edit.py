@@ -1,0 +1,317 @@
+"""Real images changed towards other labels: a healthy leaf with rust, the rest of it as it was, and what did change.
+
+Every procedure gives pixels outside its region back bit by bit; what the model alone would have changed there is
+measured and written down. An edited image keeps its source and the source's group: it is no new leaf, no new patient.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from diffgraft import models, report
+from diffgraft.generation import default, model_labels, trained_on
+from diffgraft.sampling import HIGHEST, conditions
+from toolkit import dataset, labels
+from toolkit.diffusion.model import Model
+from toolkit.example import Annotation, Error, Example, Provenance
+from toolkit.folder import image_shape
+from toolkit.labels import Vocabulary
+from toolkit.methods import da_fusion, local_edit
+from toolkit.methods.guided import Walk
+from toolkit.methods.local_edit import Edited, LocalEdit
+from toolkit.settings import Sampling
+
+__all__ = ["PROCEDURES", "Outcome", "edit"]
+
+SHOWN = 24
+"""Edited images in the report."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was made. inside, outside: mean absolute change by the model alone, of a range of 255; named: see `_named`."""
+
+    count: int
+    inside: float
+    outside: float
+    ssim_outside: float
+    before: float | None
+    after: float | None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a procedure is given: images (N, C, H, W), masks (N, H, W), conditions, and how to walk."""
+
+    model: Model
+    images: np.ndarray
+    masks: np.ndarray
+    strength: float
+    wanted: Mapping[str, np.ndarray]
+    stated: Mapping[str, np.ndarray]
+    null: Mapping[str, np.ndarray]
+    walk: Walk
+    watch: Callable[[], object]
+
+    @property
+    def indices(self) -> range:
+        return range(len(self.images))
+
+
+def _sdedit(work: _Work) -> Edited:
+    maps = work.masks * work.strength
+    return local_edit.edit(
+        work.model, work.images, maps, work.wanted, work.null, LocalEdit(work.walk), work.indices, work.watch
+    )
+
+
+def _inpaint(work: _Work) -> Edited:
+    masks = work.masks > 0
+    return local_edit.inpaint(
+        work.model, work.images, masks, work.wanted, work.null, LocalEdit(work.walk), work.indices, work.watch
+    )
+
+
+def _invert(work: _Work) -> Edited:
+    return local_edit.invert(
+        work.model, work.images, work.masks > 0, work.strength, work.stated, work.wanted, work.null,
+        LocalEdit(work.walk), work.indices, work.watch,
+    )  # fmt: skip
+
+
+def _da_fusion(work: _Work) -> Edited:
+    settings = da_fusion.DAFusion(work.walk, high=work.strength)
+    made, _ = da_fusion.augment(work.model, work.images, work.wanted, work.null, settings, work.indices, work.watch)
+    whole = np.ones(work.masks.shape, bool)
+    return Edited(made, tuple(map(local_edit.change_outside, work.images, made, whole)))
+
+
+PROCEDURES: Mapping[str, Callable[[_Work], Edited]] = {
+    "sdedit": _sdedit,
+    "inpaint": _inpaint,
+    "invert": _invert,
+    "dafusion": _da_fusion,
+}
+"""sdedit: noised to the strength, then denoised; inpaint: the region anew from noise; invert: encoded under its own
+labels, decoded under the new ones; dafusion: whole-image variants at random strengths up to the given one."""
+
+
+def edit(
+    model_path: str | Path,
+    source: str | Path,
+    out: str | Path,
+    procedure: str = "sdedit",
+    changes: Mapping[str, float] | None = None,
+    *,
+    strength: float = 0.5,
+    mask: str | Path | None = None,
+    where: Sequence[str] = (),
+    count: int | None = None,
+    settings: Sampling | None = None,
+    backend: str = "auto",
+    overwrite: bool = False,
+    command: str = "",
+    watch: Callable[[str, int, int], None] = lambda *_: None,
+) -> Outcome:
+    """Edit the images of a data set, a folder of raw files or one file towards `changes`, into a new data set.
+
+    mask: a grey picture, white where to change, its grey the part of the strength (a change map); else each image's
+    own mask, else what the domain calls its foreground, else the whole image. where: labels that an image must have to
+    be taken, such as "condition=healthy". count: at most so many images, the first.
+    Errors: an unknown procedure or label, a strength outside (0, 1], no image to edit.
+    """
+    if procedure not in PROCEDURES or not 0 < strength <= 1:
+        raise Error(
+            f"An edit is one of {', '.join(PROCEDURES)} with a strength in (0, 1]; found '{procedure}' with {strength}."
+        )
+    model = models.open(model_path, backend)
+    domain = models.domain(model.meta["domain"])
+    vocabulary = labels.of(model.meta, domain)
+    settings = settings or default(model.meta)
+    needed = [path for path in (model_path, source, mask) if path is not None]
+    with dataset.staged(out, overwrite, ("report.html",), needed) as folder:
+        begun = time.monotonic()
+        examples = _chosen(domain, vocabulary, Path(source), model, labels.parse(vocabulary, where), count)
+        wanted = [_towards(domain, vocabulary, e.annotation, changes or {}) for e in examples]
+        masks = np.stack([_region(domain, e, mask) for e in examples])
+        step = _counted(watch, procedure)
+        work = _Work(
+            model, np.stack([e.image for e in examples]), masks, strength, *_asked(model, domain, wanted, examples),
+            _walk(model, settings), step,
+        )  # fmt: skip
+        edited = PROCEDURES[procedure](work)
+        resolved = dataclasses.asdict(settings) | {
+            "procedure": procedure, "strength": strength, "model": model.fingerprint[:16], "backend": model.backend,
+        }  # fmt: skip
+        made = [
+            _edited(e, image, row, resolved, change)
+            for e, image, row, change in zip(examples, edited.images, wanted, edited.changes, strict=True)
+        ]
+        about = {"domain": model.meta["domain"], "synthetic": True, "model": model.fingerprint, "settings": resolved}
+        about |= {"trained_on": trained_on(model.meta)}
+        if hasattr(domain, "write"):
+            domain.write(made, folder, vocabulary, **about)
+        else:
+            dataset.write(made, folder, labels=model_labels(vocabulary), **about)
+        outcome = _outcome(model, work, edited, wanted)
+        run = report.Run(command=command, settings=resolved, seed=settings.seed, seconds=time.monotonic() - begun)
+        _report(folder / "report.html", vocabulary, examples, made, masks, outcome, run)
+    return outcome
+
+
+def _chosen(
+    domain: ModuleType,
+    vocabulary: Vocabulary,
+    source: Path,
+    model: Model,
+    having: Mapping[str, float],
+    count: int | None,
+) -> list[Example]:
+    examples: Sequence[Example]
+    if (source / "manifest.jsonl").is_file():
+        examples = list(dataset.read(source))
+    elif hasattr(domain, "one") and source.is_file():
+        examples = [domain.one(source, image_shape(model.meta)[1:])]
+    else:
+        examples = list(domain.read(source, aside=lambda *_: None))
+    shape = image_shape(model.meta)
+    fitting = [e for e in examples if all(e.annotation.labels.get(k) == v for k, v in having.items())][:count]
+    if not fitting:
+        words = ", ".join(f"{k}={v}" for k, v in labels.spell(vocabulary, having).items())
+        raise Error(f"An edit needs images; {source} has none{' with ' if words else ''}{words}. Check --where.")
+    if fitting[0].image.shape != shape:
+        raise Error(
+            f"A model edits images of its own shape, {shape[2]}x{shape[1]}; {source} has {fitting[0].image.shape[2]}x"
+            f"{fitting[0].image.shape[1]}. Prepare it: diffgraft prepare ... --size {shape[2]}x{shape[1]}"
+        )
+    return fitting
+
+
+def _towards(domain: ModuleType, vocabulary: Vocabulary, own: Annotation, changes: Mapping[str, float]) -> Annotation:
+    """The labels of an image with `changes`; what followed from the old ones, such as their class, is found anew."""
+    kept = {k: v for k, v in own.labels.items() if k in domain.LABELS and not math.isnan(v)}
+    if changes and "severity" in kept and "severity" not in changes:
+        del kept["severity"]  # of the old condition, and nothing is known of the new one's
+    found = {**kept, **changes}
+    return Annotation(labels=domain.complete(found, vocabulary) if hasattr(domain, "complete") else found)
+
+
+def _region(domain: ModuleType, example: Example, mask: str | Path | None) -> np.ndarray:
+    """(H, W) in [0, 1]: how much of the strength each place is given."""
+    size = example.image.shape[1:]
+    if mask is not None:
+        with Image.open(mask) as file:
+            grey = file.convert("L").resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        return np.asarray(grey, np.float32) / 255
+    if example.annotation.mask is not None:
+        return example.annotation.mask.astype(np.float32)
+    if hasattr(domain, "foreground"):
+        return domain.foreground(example.image).astype(np.float32)
+    return np.ones(size, np.float32)
+
+
+def _asked(
+    model: Model, domain: ModuleType, wanted: Sequence[Annotation], examples: Sequence[Example]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The fields of what is wanted, of what is stated now, and of nothing stated; numpy, the methods convert."""
+    asked, null = conditions(model, domain, wanted)
+    stated, _ = conditions(model, domain, [e.annotation for e in examples])
+    return tuple({k: model.asnumpy(v) for k, v in c.items()} for c in (asked, stated, null))  # type: ignore[return-value]
+
+
+def _walk(model: Model, settings: Sampling) -> Walk:
+    training = model.meta["parts"]["denoiser"].get("training")
+    top = math.exp(training["sigma_mean"] + HIGHEST * training["sigma_std"]) if training else None
+    return Walk(settings.sampler, settings.steps, settings.guidance, settings.seed, top)
+
+
+def _edited(
+    example: Example, image: np.ndarray, row: Annotation, resolved: Mapping[str, Any], change: local_edit.Change
+) -> Example:
+    measured = {k: round(v, 4) for k, v in dataclasses.asdict(change).items() if not math.isnan(v)}
+    origin = Provenance(
+        "edited", resolved["model"], resolved["procedure"], resolved["seed"], {**resolved, **measured}, example.id
+    )
+    name = f"{example.id}-{resolved['procedure']}{resolved['seed']}"
+    return Example(name, image, row, example.group, provenance=origin)
+
+
+def _named(model: Model, images: np.ndarray, wanted: Sequence[Annotation]) -> float | None:
+    """Mean probability that the model's own feature network gives the wanted class; None where it has none."""
+    if model.features is None:
+        return None
+    target = model.meta["parts"]["features"]["target"]
+    classes = [row.labels.get(target, math.nan) for row in wanted]
+    if any(map(math.isnan, classes)):
+        return None
+    found = model.asnumpy(model.features(model.asarray(images))["log_probability"])
+    return float(np.exp(found[np.arange(len(found)), np.array(classes, int)]).mean())
+
+
+def _outcome(model: Model, work: _Work, edited: Edited, wanted: Sequence[Annotation]) -> Outcome:
+    inside, outside, alike = (
+        _mean([getattr(c, name) for c in edited.changes]) for name in ("inside", "outside", "ssim_outside")
+    )
+    before, after = (_named(model, images, wanted) for images in (work.images, edited.images))
+    return Outcome(len(edited.images), inside * 127.5, outside * 127.5, alike, before, after)
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
+
+
+def _counted(watch: Callable[[str, int, int], None], label: str) -> Callable[[], None]:
+    """A counter of evaluations whose end is not known beforehand: RePaint repeats its steps."""
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        watch(label, done, max(done + 1, 100))
+
+    return step
+
+
+def _report(
+    path: Path, vocabulary: Vocabulary, examples: Sequence[Example], made: Sequence[Example], masks: np.ndarray,
+    outcome: Outcome, run: report.Run,
+) -> None:  # fmt: skip
+    shown: list[np.ndarray] = []
+    captions: list[str] = []
+    for before, after, mask in list(zip(examples, made, masks, strict=True))[:SHOWN]:
+        change = np.abs(after.image - before.image).mean(0)
+        shown += [before.image, after.image, np.clip(3 * change, 0, 2) - 1, mask * 2 - 1]
+        words = [", ".join(labels.spell(vocabulary, e.annotation.labels).values()) for e in (before, after)]
+        captions += [f"before: {words[0]}", f"after: {words[1]}", "change, 3 x", "region"]
+    facts = {
+        "Images": outcome.count,
+        "Change inside the region, of 255": outcome.inside,
+        "Change outside, by the model alone, of 255": outcome.outside,
+        "SSIM outside, by the model alone": outcome.ssim_outside,
+        "Change outside in the files": "none: the pixels of the source are put back",
+        "Probability of the wanted class before": outcome.before,
+        "The same after": outcome.after,
+    }
+    sections = [
+        report.Section("Before and after", [report.Sheet(shown, captions, 4)]),
+        report.Section(
+            "What changed",
+            [report.Facts({k: v for k, v in facts.items() if v is not None})],
+            "The probability is that of the model's own feature network, which learned from real images alone.",
+        ),
+    ]
+    report.write(
+        path, "Edited images", f"{outcome.count} images", sections, run,
+        notice=report.RESEARCH_USE, next_step="Look at every image before it is used: diffgraft evaluate shows whether it helps.",
+    )  # fmt: skip

@@ -1,0 +1,159 @@
+"""From annotations to images: a model's noise levels, one image an annotation, drawn again until a gate lets it pass.
+
+Each image has a place (0 to count - 1) and a draw (0, 1, ... until one is kept); its noise is a function of the seed
+and of draw * count + place alone, so that batches and places that are already filled change nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+
+from toolkit.diffusion import editing, guidance, schedule
+from toolkit.diffusion.model import Array, Cond, Model
+from toolkit.diffusion.noise import Draws, Purpose, Seeded
+from toolkit.diffusion.samplers import SAMPLERS
+from toolkit.example import Annotation, Error
+from toolkit.folder import image_shape
+from toolkit.settings import Sampling
+
+__all__ = ["Gate", "conditions", "evaluations", "filled", "sample", "sigmas"]
+
+SIGMA_MIN = 0.02
+"""The last noise level above 0: below it an image of 8 bits is clean."""
+
+HIGHEST = 2.8
+"""Sampling starts this many standard deviations up the training's ln sigma: beyond it the network saw next to nothing."""
+
+BATCH = 16
+
+MOST_DRAWS = 60
+"""Draws for one place before it is given up."""
+
+COMMON = 2**63
+"""Sample index of the shared noise, which no image's own reaches."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What an image has to pass. judge(images) -> which are kept (N,), their similarity to what they may not be (N,).
+
+    rule: in words, for the message when a place stays empty.
+    """
+
+    judge: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    rule: str
+
+
+def sigmas(model: Model, settings: Sampling) -> list[float]:
+    """The noise levels of a run, from the highest that the training reached."""
+    spec, training = model.denoiser.spec, model.meta["parts"]["denoiser"].get("training")
+    top = spec.sigma_max
+    if training:
+        top = min(top, math.exp(training["sigma_mean"] + HIGHEST * training["sigma_std"]))
+    known = {"karras": schedule.karras, "exponential": schedule.exponential}
+    if settings.schedule not in known:
+        raise Error(f"A schedule is one of {', '.join(known)}; found '{settings.schedule}'.")
+    return known[settings.schedule](settings.steps, top, max(spec.sigma_min, SIGMA_MIN))
+
+
+def conditions(model: Model, domain: ModuleType, rows: Sequence[Annotation]) -> tuple[Cond, Cond]:
+    """The fields of some annotations and those of nothing stated, as the backend's arrays."""
+    wanted, null = (
+        {k: model.asarray(v) for k, v in domain.condition(annotations, model.denoiser.spec.fields).items()}
+        for annotations in (rows, [Annotation()] * len(rows))
+    )
+    return wanted, null
+
+
+def sample(
+    model: Model,
+    domain: ModuleType,
+    rows: Sequence[Annotation],
+    settings: Sampling,
+    indices: Sequence[int],
+    coherence: float = 0.0,
+    watch: Callable[[], object] = lambda: None,
+) -> np.ndarray:
+    """One image for each annotation and sample index, (N, C, H, W) in [-1, 1], a batch at a time.
+
+    coherence: the part of the noise's variance that all samples of the seed share.
+    """
+    levels, spec = sigmas(model, settings), model.denoiser.spec
+    images = []
+    for first in range(0, len(rows), BATCH):
+        part = slice(first, first + BATCH)
+        wanted, null = conditions(model, domain, rows[part])
+        denoise = guidance.classifier_free(model.denoiser, wanted, null, settings.guidance)
+        denoise = guidance.watched(denoise, lambda *_: watch())
+        noise: Draws = Seeded(settings.seed, indices[part], spec.shape, model.asarray)
+        if coherence > 0:
+            noise = _Shared(noise, Seeded(settings.seed, [COMMON], spec.shape, model.asarray), coherence)
+        x = editing.generate(SAMPLERS[settings.sampler], denoise, levels, noise, spec.initial_scale(levels[0]))
+        images.append(model.asnumpy(model.codec.decode(x)))
+    return np.clip(np.concatenate(images), -1, 1).astype(np.float32)
+
+
+def filled(
+    model: Model, domain: ModuleType, rows: Sequence[Annotation], settings: Sampling, coherence: float = 0.0,
+    gate: Gate | None = None, watch: Callable[[str, int, int], None] = lambda *_: None,
+) -> tuple[np.ndarray, np.ndarray, int]:  # fmt: skip
+    """An image for every annotation, the similarity that its gate found, and how many were drawn.
+
+    Errors: a place that no draw fills.
+    """
+    count = len(rows)
+    images = np.zeros((count, *image_shape(model.meta)), np.float32)
+    similarity = np.ones(count)
+    places, draws = np.arange(count), 0
+    for draw in range(MOST_DRAWS):
+        step = _counted(watch, "sampling" if draw == 0 else f"draw {draw + 1}", len(places), settings)
+        drawn = sample(
+            model, domain, [rows[p] for p in places], settings, [draw * count + int(p) for p in places], coherence, step
+        )
+        draws += len(places)
+        if gate is None:
+            return drawn, similarity, draws
+        kept, near = gate.judge(drawn)
+        images[places[kept]], similarity[places[kept]] = drawn[kept], near[kept]
+        places = places[~kept]
+        if not len(places):
+            return images, similarity, draws
+    raise Error(
+        f"{gate.rule if gate else ''}; {len(places)} of {count} found none in {MOST_DRAWS} draws. "
+        "Take another --seed, or fewer -n."
+    )
+
+
+def evaluations(settings: Sampling) -> int:
+    """How often a run of the sampler asks the model."""
+    return 2 * settings.steps - 1 if settings.sampler == "heun" else settings.steps
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """Noise of which a part of the variance is the same for all samples; standard normal, as its two sources are."""
+
+    own: Draws
+    common: Draws
+    part: float
+
+    def __call__(self, step: int, purpose: int = Purpose.SAMPLER, /) -> Array:
+        return math.sqrt(1 - self.part) * self.own(step, purpose) + math.sqrt(self.part) * self.common(step, purpose)
+
+
+def _counted(
+    watch: Callable[[str, int, int], None], label: str, images: int, settings: Sampling
+) -> Callable[[], None]:  # fmt: skip
+    of, done = -(-images // BATCH) * evaluations(settings), 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        watch(label, done, of)
+
+    return step

@@ -1,0 +1,211 @@
+"""What a training run shows of what it learned: samples beside real images, curves, and the figures that go with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffgraft import report
+from toolkit.diffusion import editing, guidance, schedule
+from toolkit.diffusion.model import Spec
+from toolkit.diffusion.noise import Purpose, Seeded, gaussian
+from toolkit.diffusion.samplers import ode
+from toolkit.settings import Training
+from toolkit.training.loader import Batch
+
+__all__ = [
+    "auroc", "balanced_accuracy", "classifier_blocks", "codec_blocks", "denoiser_blocks", "features_blocks", "odds",
+    "peak_signal_to_noise", "write",
+]  # fmt: skip
+
+CLEAN = 0.05
+"""The noise level at which an image of 8 bits is all but clean; a classifier is trained and judged there."""
+
+SHOWN = 5
+"""Samples of each class in the report of a denoiser."""
+
+
+def write(
+    place: Path, part: str, facts: dict[str, object], blocks: list[report.Block], plan: dict[str, object],
+    settings: Training,
+) -> None:  # fmt: skip
+    """training/<part>/report.html: the loss, what was learned, the facts and every setting."""
+    log = [json.loads(line) for line in (place / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    curves = {
+        "training": [(line["step"], line["loss"]) for line in log],
+        "held out": [(line["step"], line["validation"]) for line in log if line["validation"] is not None],
+    }
+    shown = {k: v for k, v in facts.items() if k not in ("held_out_groups", "trained_on")}
+    shown["held_out_groups"] = len(cast("list[str]", facts["held_out_groups"]))
+    loss = report.Curve({k: v for k, v in curves.items() if v}, "step", "loss", "Loss")
+    report.write(
+        place / "report.html",
+        f"Training of the {part}",
+        f"{settings.steps} steps, {facts['samples']} images",
+        [
+            report.Section(
+                "Loss",
+                [loss],
+                "Training: smoothed, with augmentation. Held out: of the averaged weights, never trained on.",
+            ),
+            report.Section("What it learned", blocks),
+            report.Section("Facts", [report.Facts(shown)]),
+        ],
+        report.Run(settings={k: v for k, v in plan.items() if k != "run"}, seed=settings.seed),
+        notice=report.RESEARCH_USE,
+        next_step="Write the graphs that run without torch: diffgraft export MODEL --to onnx",
+    )
+
+
+def denoiser_blocks(
+    module: nn.Module, spec: Spec, samples: Batch, held_out: Batch, classes: Sequence[str],
+    decode: Callable[[Tensor], Tensor],
+) -> list[report.Block]:  # fmt: skip
+    """New images of every class beside real ones of the same condition, and one image denoised from several levels.
+
+    decode: from what the denoiser sees to images, (B, C, H, W).
+    """
+    where = next(module.parameters()).device
+
+    def shown(x: Tensor) -> list[np.ndarray]:
+        return list(decode(x.cpu()).clamp(-1, 1).numpy())
+
+    blocks: list[report.Block] = []
+    for label, name in enumerate(classes):
+        rows = _spread_out(samples, torch.nonzero(samples.target == label)[:, 0], spec)
+        if not len(rows):
+            continue
+        real = samples[rows].to(where)
+        noise = Seeded(label, range(len(rows)), spec.shape, lambda value: torch.from_numpy(value).to(where))
+        sigmas = schedule.karras(18, spec.sigma_max, CLEAN)
+        with torch.no_grad():
+            denoise = guidance.conditioned(lambda x, sigma, cond: module(x, _level(sigma, x), **cond), real.cond)
+            made = editing.generate(ode.dpmpp_2m, denoise, sigmas, noise, spec.initial_scale(sigmas[0]))
+        captions = ["generated"] * len(rows) + ["real"] * len(rows)
+        images = shown(made) + shown(real.image)
+        blocks.append(report.Sheet(images, captions, len(rows), f"{name}: generated above real of the same condition"))
+    other = held_out if len(held_out.image) else samples
+    one = other[torch.tensor([len(other.image) // 2])].to(where)
+    noise = torch.from_numpy(gaussian(spec.shape, 0, [0], Purpose.START, 0)).to(where)
+    levels = (0.1, 0.3, 1.0, 3.0, 10.0)
+    with torch.no_grad():
+        guesses = [module(one.image + s * noise, _level(s, one.image), **one.cond) for s in levels]
+    images = shown(torch.cat([one.image, *guesses]))
+    captions = ["clean", *(f"from sigma {s:g}" for s in levels)]
+    kind = "A held-out image" if len(held_out.image) else "An image"
+    return [*blocks, report.Sheet(images, captions, len(images), f"{kind}, denoised from several noise levels")]
+
+
+def _spread_out(samples: Batch, rows: Tensor, spec: Spec) -> Tensor:
+    """At most SHOWN of the rows, evenly over the range of the numbers that they are conditioned on."""
+    numbers = [k for k, f in spec.fields.items() if f.dtype == "float32" and not f.shape]
+    order = sorted(rows.tolist(), key=lambda row: [float(samples.cond[k][row]) for k in numbers])
+    kept = min(SHOWN, len(order))
+    return torch.tensor([order[int((n + 0.5) * len(order) / kept)] for n in range(kept)], dtype=torch.long)
+
+
+def classifier_blocks(module: nn.Module, samples: Batch, held_out: Batch) -> list[report.Block]:
+    """How well it tells held-out images apart at each noise level, beside what their position alone would tell."""
+    if len(held_out.target.unique()) < 2:
+        return [report.Text("No images of both classes were held out, so there is nothing to measure on.")]
+    levels = (CLEAN, 0.2, 0.5, 1.0, 2.0, 5.0)
+    reached = [auroc(odds(module, held_out, s), held_out) for s in levels]
+    rows: list[list[object]] = [[f"classifier at sigma {s:g}", value] for s, value in zip(levels, reached, strict=True)]
+    curves = {"classifier": list(zip(levels, reached, strict=True))}
+    if "position" in held_out.cond:
+        alone = auroc(_rate(samples, held_out.cond["position"]), held_out)
+        rows.append(["position alone: how often training images of that position are of class 1", alone])
+        curves["position alone"] = [(levels[0], alone), (levels[-1], alone)]
+    caption = f"AUROC on {len(held_out.image)} held-out images"
+    return [
+        report.Curve(curves, "sigma", "AUROC", caption, log_x=True),
+        report.Table(["by", "AUROC"], rows, caption, {"AUROC": "max"}),
+    ]
+
+
+def odds(module: nn.Module, batch: Batch, sigma: float) -> np.ndarray:
+    """(B,) log-probability, negated, that an image with noise of level sigma is of class 0."""
+    where, odds = next(module.parameters()).device, []
+    with torch.no_grad():
+        for rows in torch.arange(len(batch.image)).split(64):
+            noise = torch.from_numpy(gaussian(batch.image.shape[1:], 0, rows.tolist(), Purpose.START, 0))
+            x = (batch.image[rows] + sigma * noise).to(where)
+            odds.append(-module(x, _level(sigma, x))[:, 0].cpu().numpy())
+    return np.concatenate([np.zeros(0, np.float32), *odds])
+
+
+def _rate(samples: Batch, position: Tensor) -> np.ndarray:
+    """How often samples near each position are not of class 0, a Gaussian of 0.05 wide counting as near."""
+    near = torch.exp(-0.5 * ((position[:, None] - samples.cond["position"][None]) / 0.05) ** 2) + 1e-9
+    return ((near * (samples.target > 0)).sum(1) / near.sum(1)).numpy()
+
+
+def auroc(score: np.ndarray, batch: Batch) -> float | None:
+    from sklearn.metrics import roc_auc_score
+
+    truth = (batch.target > 0).numpy()
+    return float(roc_auc_score(truth, score)) if truth.any() and not truth.all() else None
+
+
+def _level(sigma: float, x: Tensor) -> Tensor:
+    return torch.full((len(x),), sigma, dtype=torch.float32, device=x.device)
+
+
+def codec_blocks(module: nn.Module, held_out: Batch) -> list[report.Block]:
+    """Held-out images beside what the autoencoder makes of them."""
+    rows = held_out.image[torch.arange(len(held_out.image))[:: max(1, len(held_out.image) // SHOWN)]][:SHOWN]
+    if not len(rows):
+        return [report.Text("No images were held out, so there is nothing to show.")]
+    made = reconstructed(module, rows)
+    images = [*rows.numpy(), *made.numpy()]
+    captions = ["held out"] * len(rows) + ["decoded"] * len(rows)
+    return [report.Sheet(images, captions, len(rows), "Held-out images above what their latents decode to")]
+
+
+@torch.no_grad()
+def reconstructed(module: nn.Module, images: Tensor) -> Tensor:
+    """(B, C, H, W) through an autoencoder and back, clipped."""
+    where = next(module.parameters()).device
+    parts = [module.decode(module.encode(part.to(where))).cpu() for part in images.split(32)]
+    return torch.cat(parts).clamp(-1, 1)
+
+
+def peak_signal_to_noise(module: nn.Module, held_out: Batch) -> float | None:
+    """Mean PSNR in dB of held-out images through an autoencoder, of a range of 2."""
+    if not len(held_out.image):
+        return None
+    error = ((reconstructed(module, held_out.image) - held_out.image) ** 2).mean((1, 2, 3))
+    return float((10 * (4 / error).log10()).mean())
+
+
+@torch.no_grad()
+def balanced_accuracy(module: nn.Module, held_out: Batch) -> float | None:
+    """Mean recall over the classes of held-out images, None where nothing was held out."""
+    if not len(held_out.image):
+        return None
+    where = next(module.parameters()).device
+    scores = [module(part.to(where))["log_probability"].cpu() for part in held_out.image.split(64)]
+    named = torch.cat(scores).argmax(1)
+    recalls = [(named[held_out.target == k] == k).float().mean() for k in held_out.target.unique()]
+    return float(torch.stack(recalls).mean())
+
+
+def features_blocks(module: nn.Module, held_out: Batch, classes: Sequence[str]) -> list[report.Block]:
+    """Which class held-out images of each class are given."""
+    if not len(held_out.image):
+        return [report.Text("No images were held out, so there is nothing to measure on.")]
+    where = next(module.parameters()).device
+    with torch.no_grad():
+        named = torch.cat([module(p.to(where))["log_probability"].cpu() for p in held_out.image.split(64)]).argmax(1)
+    rows: list[list[object]] = [
+        [name, *(int(((held_out.target == k) & (named == j)).sum()) for j in range(len(classes)))]
+        for k, name in enumerate(classes)
+    ]
+    caption = f"{len(held_out.image)} held-out images: their class (rows) and the one they are given (columns)"
+    return [report.Table(["class", *classes], rows, caption)]

@@ -1,0 +1,303 @@
+"""Latent models: the autoencoder as a codec, the feature network, and a model that has both, on either backend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diffgraft import edit as editing_run
+from diffgraft import generation, models, sampling
+from diffgraft.training import train
+from domains import plant_disease
+from toolkit import dataset, labels
+from toolkit.example import Annotation, Error, Example
+from toolkit.folder import read_meta
+from toolkit.labels import Range
+from toolkit.networks import folder
+from toolkit.networks.autoencoder import Autoencoder, reduction
+from toolkit.networks.features import FeatureNet
+from toolkit.networks.unet import adopt
+from toolkit.settings import Augmentation, Network, Sampling, Training
+from toolkit.training import losses
+from toolkit.training.loader import augment, generator
+
+SHAPE = (3, 16, 32)
+TINY = {
+    "features": (Network((8, 8)), Training(8, 8, warmup=2, precision="fp32")),
+    "codec": (Network((8, 16), norm_groups=4), Training(8, 4, warmup=2)),
+    "denoiser": (
+        Network((8, 16), norm_groups=4, attention_head_dim=8, attention=1),
+        Training(8, 8, warmup=2, variants=2),
+    ),
+}
+VOCABULARY = {
+    "crop": ("coffee",),
+    "condition": ("healthy", "rust"),
+    "severity": Range(0.0, 4.0),
+    "class": ("Coffee___healthy", "Coffee___rust"),
+}
+
+
+def leaves(count: int, prefix: str = "leaf", conditions: int = 2) -> list[Example]:
+    """Green ellipses on grey, every second one with a brown spot."""
+    random = np.random.default_rng(0)
+    rows, cols = np.mgrid[-1:1:16j, -1:1:32j]
+    found = []
+    for n in range(count):
+        image = np.full(SHAPE, 0.4, np.float32) + 0.02 * random.standard_normal(SHAPE).astype(np.float32)
+        leaf = rows**2 + cols**2 < random.uniform(0.5, 0.9)
+        image[:, leaf] = np.array([[-0.6], [0.1], [-0.8]])
+        kind = n % conditions
+        if kind:
+            spot = (rows - random.uniform(-0.3, 0.3)) ** 2 + (cols - random.uniform(-0.3, 0.3)) ** 2 < 0.05
+            image[:, spot] = np.array([[0.3], [-0.2], [-0.9]])
+        values = {"crop": 0.0, "condition": float(kind), "severity": float(2 * kind), "class": float(kind)}
+        found.append(Example(f"{prefix}{n}", image, Annotation(labels=values), f"{prefix}{n}"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("leaves") / "data"
+    plant_disease.write(leaves(24), root, VOCABULARY)
+    return root
+
+
+@pytest.fixture(scope="module")
+def root(data, tmp_path_factory) -> Path:
+    """A latent model that has learned next to nothing."""
+    root = tmp_path_factory.mktemp("latent") / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plant_disease, "PRESETS", {part: {"small": preset} for part, preset in TINY.items()})
+        for part in TINY:
+            train(plant_disease, data, root, part)
+    return root
+
+
+# ------------------------------------------------------------------------------------------------------------ networks
+
+
+def test_a_codec_reduces_normalises_and_comes_back():
+    network = Network((8, 16), norm_groups=4)
+    torch.manual_seed(0)
+    codec = Autoencoder(network, SHAPE, 5).eval()
+    images = torch.from_numpy(np.stack([e.image for e in leaves(12)]))
+    codec.normalise(images, 0.5)
+    with torch.no_grad():
+        latent = codec.encode(images)
+        plain = codec.vae.decode(codec.vae.encode(images).latent_dist.mean).sample
+        back = codec.decode(latent)
+    assert reduction(network) == 2
+    assert latent.shape == (12, 5, 8, 16)
+    assert latent.mean((0, 2, 3)).tolist() == pytest.approx([0] * 5, abs=1e-4)
+    assert latent.std((0, 2, 3)).tolist() == pytest.approx([0.5] * 5, rel=1e-3)
+    assert torch.allclose(back, plain, atol=1e-4), "scale and shift are undone before decoding"
+
+
+def test_a_codec_learns_to_reproduce():
+    torch.manual_seed(0)
+    codec = Autoencoder(Network((8, 16), norm_groups=4), SHAPE, 4)
+    images = torch.from_numpy(np.stack([e.image for e in leaves(8)]))
+    optimizer = torch.optim.Adam(codec.parameters(), 3e-3)
+    errors = []
+    for step in range(40):
+        noise = torch.randn(8, 4, 8, 16, generator=generator(step))
+        made, kl = codec(images, noise)
+        loss = (made - images).abs().mean() + 1e-4 * kl.mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        errors.append(loss.item())
+    assert errors[-1] < 0.5 * errors[0]
+
+
+def test_features_are_named_and_their_probabilities_sum_to_one():
+    torch.manual_seed(0)
+    found = FeatureNet(Network((8, 16, 24)), SHAPE, 4).eval()(torch.randn(2, *SHAPE))
+    assert set(found) == {"features", "log_probability", "level0", "level1", "level2"}
+    assert found["features"].shape == (2, 24)
+    assert found["log_probability"].exp().sum(1).tolist() == pytest.approx([1, 1], abs=1e-5)
+    assert [found[f"level{n}"].shape[1] for n in range(3)] == [8, 16, 24]
+
+
+def test_the_perceptual_distance_is_zero_for_the_same_and_grows_with_the_change():
+    torch.manual_seed(0)
+    network = FeatureNet(Network((8, 16, 24)), SHAPE, 4).eval()
+    image = torch.randn(2, *SHAPE, generator=generator(1))
+    noise = torch.randn(2, *SHAPE, generator=generator(2))
+    distances = [losses.perceptual(network, image + s * noise, image).item() for s in (0.0, 0.1, 0.5)]
+    assert distances[0] == 0
+    assert distances[0] < distances[1] < distances[2]
+
+
+# ------------------------------------------------------------------------------------------------------- augmentation
+
+
+def test_an_up_down_flip_is_one_and_nothing_else():
+    image = torch.rand(6, *SHAPE, generator=generator(0)) * 2 - 1
+    flipped = augment(image, Augmentation(flip_rows=1.0), generator(1))
+    assert torch.allclose(flipped, image.flip(2), atol=1e-5)
+
+
+def test_a_turn_keeps_the_shape_of_a_wide_image():
+    rows, cols = torch.meshgrid(torch.arange(32.0), torch.arange(64.0), indexing="ij")
+    disc = ((rows - 15.5) ** 2 + (cols - 31.5) ** 2 < 100).float()[None, None].repeat(8, 1, 1, 1) * 2 - 1
+    turned = augment(disc, Augmentation(rotate=90.0), generator(0))
+    assert float((turned - disc).abs().mean()) < 0.02, "a disc that is turned is the same disc"
+
+
+def test_what_comes_in_repeats_the_edge_where_asked():
+    white = torch.ones(4, *SHAPE)
+    assert float(augment(white, Augmentation(shift=0.5, border=True), generator(0)).min()) == pytest.approx(1)
+    assert float(augment(white, Augmentation(shift=0.5), generator(0)).min()) < 0
+
+
+def test_latents_pass_an_augmentation_of_nothing_untouched():
+    latent = 3 * torch.randn(2, 4, 8, 8, generator=generator(0))
+    assert augment(latent, Augmentation(), generator(1)) is latent
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+def test_a_latent_model_knows_its_image_and_its_latent(root, data):
+    meta = read_meta(root)
+    assert meta["image_shape"] == list(SHAPE)
+    assert meta["spec"]["shape"] == [plant_disease.LATENT_CHANNELS, 8, 16]
+    assert set(meta["spec"]["fields"]) == {"crop", "condition", "severity", "severity_known"}
+    assert meta["spec"]["fields"]["condition"]["null"] == 2
+    assert labels.from_json(meta["labels"]) == VOCABULARY
+    run = meta["parts"]["denoiser"]["run"]
+    held_out = sum(dataset.fold_of(e.group) == 0 for e in dataset.read(data))
+    assert len(run["trained_on"]) == 24 - held_out
+    assert 0 <= meta["parts"]["features"]["run"]["held_out_balanced_accuracy"] <= 1
+    assert meta["parts"]["codec"]["run"]["held_out_psnr"] > 0
+    for part in TINY:
+        assert "data:image" in (root / "training" / part / "report.html").read_text() or part == "features"
+
+
+def test_a_latent_denoiser_needs_its_codec_first(data, tmp_path):
+    with pytest.raises(Error, match="--part codec"):
+        train(plant_disease, data, tmp_path / "model", "denoiser", steps=1)
+
+
+def test_a_model_does_not_take_data_with_other_classes(root, tmp_path):
+    other = {**VOCABULARY, "condition": ("healthy", "phoma")}
+    plant_disease.write(leaves(8), tmp_path / "data", other)
+    with pytest.raises(Error, match="names of their labels"):
+        train(plant_disease, tmp_path / "data", root, "features", steps=1)
+
+
+def test_transfer_learning_begins_with_the_rows_of_the_same_name(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(plant_disease, "PRESETS", {part: {"small": preset} for part, preset in TINY.items()})
+    other = {
+        "crop": ("coffee",),
+        "condition": ("phoma", "rust"),
+        "severity": Range(0.0, 4.0),
+        "class": ("Coffee___phoma", "Coffee___rust"),
+    }
+    plant_disease.write(leaves(12, "new"), tmp_path / "data", other)
+    train(plant_disease, tmp_path / "data", tmp_path / "model", "denoiser", base=root, steps=1)
+    meta = read_meta(tmp_path / "model")
+    assert set(meta["parts"]) == {"codec", "features", "denoiser"}
+    before = set(read_meta(root)["parts"]["denoiser"]["run"]["trained_on"])
+    assert before < set(meta["parts"]["denoiser"]["run"]["trained_on"]), "what the base saw counts as seen"
+    base, fresh = folder.load_part(root, "denoiser"), folder.build("denoiser", meta)
+    adopt(fresh, base, VOCABULARY, other)
+    key = next(k for k in fresh.state_dict() if k.endswith("classes.condition.weight"))
+    theirs, ours = base.state_dict()[key], fresh.state_dict()[key]
+    assert torch.equal(ours[1], theirs[1]), "rust is rust"
+    assert torch.equal(ours[0], theirs[2]), "phoma, unknown, begins as not stated"
+    assert torch.equal(ours[2], theirs[2]), "the null stays the last"
+
+
+# ----------------------------------------------------------------------------------------------- generating and editing
+
+
+def test_generated_leaves_lie_in_class_folders_and_say_what_they_are(root, data, tmp_path):
+    made = generation.generate(
+        root, tmp_path / "out", {}, 8, Sampling("dpmpp_2m", 2), like=data, balance="condition", backend="torch"
+    )
+    found = list(dataset.read(tmp_path / "out"))
+    assert made.count == len(found) == 8
+    assert {e.image.shape for e in found} == {SHAPE}
+    assert sorted(e.annotation.labels["condition"] for e in found) == [0.0] * 4 + [1.0] * 4
+    assert (tmp_path / "out" / "images" / "Coffee___rust").is_dir()
+    about = dataset.info(tmp_path / "out")
+    assert about["synthetic"] is True
+    assert about["trained_on"] == generation.trained_on(read_meta(root))
+    assert all(e.provenance is not None and e.provenance.kind == "synthetic" for e in found)
+
+
+def test_words_become_labels_with_what_follows_from_them(root):
+    assert generation.asked(root, ["condition=rust"]) == {"condition": 1.0, "crop": 0.0, "class": 1.0}
+
+
+def test_a_data_set_with_other_classes_is_no_pattern(root, tmp_path):
+    other = {**VOCABULARY, "condition": ("healthy", "phoma")}
+    plant_disease.write(leaves(8), tmp_path / "data", other)
+    with pytest.raises(Error, match="--like"):
+        generation.generate(
+            root, tmp_path / "out", {}, 2, Sampling("euler", 1), like=tmp_path / "data", backend="torch"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("procedure", list(editing_run.PROCEDURES))
+def test_an_edit_changes_labels_keeps_the_ground_and_the_source(root, data, tmp_path, procedure):
+    outcome = editing_run.edit(
+        root, data, tmp_path / "out", procedure, {"condition": 1.0}, where=["condition=healthy"], count=3,
+        settings=Sampling("euler", 2, guidance=2.0), backend="torch",
+    )  # fmt: skip
+    sources = {e.id: e for e in dataset.read(data)}
+    found = list(dataset.read(tmp_path / "out"))
+    assert outcome.count == len(found) == 3
+    for example in found:
+        source = sources[example.provenance.source]
+        assert example.provenance.kind == "edited"
+        assert example.group == source.group
+        assert example.annotation.labels["condition"] == 1.0
+        assert example.annotation.labels["class"] == 1.0
+        assert "severity" not in example.annotation.labels
+        ground = ~plant_disease.foreground(source.image)
+        same = np.abs(example.image - source.image)[:, ground].max()
+        assert (same < 0.01) == (procedure != "dafusion"), "the ground is that of the source"
+        assert np.abs(example.image - source.image).max() > 0.01
+    assert "data:image" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"procedure": "magic"}, "sdedit, inpaint, invert, dafusion"),
+        ({"strength": 0.0}, "strength in"),
+        ({"where": ["condition=phoma"]}, "healthy, rust; found 'phoma'"),
+        ({"where": ["severity=3"]}, "severity=3"),
+    ],
+)
+def test_an_edit_that_cannot_be_leaves_nothing(root, data, tmp_path, changed, message):
+    with pytest.raises(Error, match=message):
+        editing_run.edit(root, data, tmp_path / "out", backend="torch", **changed)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------------------- export
+
+
+@pytest.mark.slow
+def test_all_graphs_of_a_latent_model_agree_with_torch(root):
+    written, parities = models.export(root)
+    assert {p.name for p in written} == {"denoiser.onnx", "encoder.onnx", "decoder.onnx", "features.onnx"}
+    assert {p.output for p in parities} >= {"denoised", "latent", "image", "features", "log_probability", "level0"}
+    here, there = models.open(root, "onnx"), models.open(root, "torch")
+    rows = [Annotation(labels={"condition": n % 2}) for n in range(3)]
+    settings = Sampling("dpmpp_2m", 4, guidance=2.0)
+    ours, theirs = (sampling.sample(m, plant_disease, rows, settings, range(3)) for m in (here, there))
+    assert ours == pytest.approx(theirs, abs=1e-3)
+    embedded = sum(path.stat().st_size for path in written)
+    assert embedded < 600_000, "weights stay in the safetensors files"
+    assert json.loads((root / "model.json").read_text())["format"] == 1
