@@ -14,10 +14,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PLACES = {
+    "alignment": "diffgraft.alignment",
+    "audit": "diffgraft.audit",
+    "classify": "diffgraft.classify",
     "counterfactual": "diffgraft.counterfactual",
+    "edit": "diffgraft.edit",
     "evaluate": "diffgraft.evaluation",
     "export": "diffgraft.models",
     "generate": "diffgraft.generation",
+    "methods": "diffgraft.methods",
     "open": "diffgraft.models",
     "prepare": "diffgraft.preparation",
     "train": "diffgraft.training",

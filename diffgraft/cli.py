@@ -46,6 +46,15 @@ class Quality(StrEnum):
     best = "best"
 
 
+class Task(StrEnum):
+    """What an evaluation asks."""
+
+    anomaly = "anomaly"
+    distribution = "distribution"
+    classify = "classify"
+    alignment = "alignment"
+
+
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
 
 
@@ -69,63 +78,99 @@ def main() -> None:
         sys.exit(1)
 
 
-@app.command(epilog="Example: diffgraft prepare brain_mri scans/ work/mri")
+@app.command(
+    epilog="Example: diffgraft prepare brain_mri scans/ work/mri;   leaves of one crop: "
+    "diffgraft prepare plant_disease photos/ work/coffee --only crop=coffee"
+)
 def prepare(
-    domain: Annotated[str, typer.Argument(help="brain_mri")],
-    raw: Annotated[Path, typer.Argument(help="Folder of raw files, e.g. NIfTI, flat or BIDS.")],
+    domain: Annotated[str, typer.Argument(help="brain_mri or plant_disease.")],
+    raw: Annotated[
+        Path, typer.Argument(help="Folder of raw files: NIfTI, flat or BIDS; photographs in class folders.")
+    ],
     data: Annotated[Path, typer.Argument(help="New data set folder.")],
-    contrast: Annotated[str, typer.Option(help="Contrast to take, as in the file names.")] = "FLAIR",
+    contrast: Annotated[
+        str | None, typer.Option(help="brain_mri: contrast to take, as in the file names; FLAIR unless given.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="plant_disease: WIDTHxHEIGHT; 128x64 unless given.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="plant_disease: leaves to take, such as crop=coffee; repeat.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Turn raw files into a data set folder: slices, labels, geometry, one manifest."""
+    """Turn raw files into a data set folder: images, labels, geometry, one manifest."""
+    from diffgraft.models import domain as named
+    from diffgraft.preparation import QUARANTINE
     from diffgraft.preparation import prepare as run
 
-    with _status("reading scans"):
-        counted = run(domain, raw, data, contrast=contrast)
-    _say(f"{counted['samples']} slices of {counted['groups']} patients in {data}")
+    with _progress() as step:
+        counted = run(
+            domain, raw, data, lambda done, of: step("reading", done, of), overwrite,
+            contrast=contrast, size=size, only=only or None,
+        )  # fmt: skip
+    options = {k: v if type(v) is str else " ".join(v) for k, v in counted.options.items() if v}  # type: ignore
+    _say(f"{domain} of {raw}; " + ", ".join(f"{k} {v}" for k, v in options.items()))
+    for label, count in counted.classes.items():
+        _say(f"{count:8} {label}")
+    samples, groups = named(domain).UNITS
+    _say(f"{counted.samples} {samples} of {counted.groups} {groups} in {data}")
+    for source, reason in counted.aside[:5]:
+        print(f"put aside: {source}: {reason}", file=sys.stderr)
+    if counted.aside:
+        print(f"{len(counted.aside)} put aside, each with its reason in {data / QUARANTINE}", file=sys.stderr)
     _next(f"diffgraft train {domain} {data} models/mine")
 
 
 @app.command(epilog="Example: diffgraft train brain_mri work/mri models/mine --part classifier")
 def train(
-    domain: Annotated[str, typer.Argument(help="brain_mri")],
+    domain: Annotated[str, typer.Argument(help="brain_mri or plant_disease.")],
     data: Annotated[Path, typer.Argument(help="Data set folder, from prepare.")],
     model: Annotated[Path, typer.Argument(help="Model folder; parts are added to it.")],
-    part: Annotated[str, typer.Option(help="denoiser or classifier.")] = "denoiser",
+    part: Annotated[str, typer.Option(help="denoiser, classifier, codec, features or embedding.")] = "denoiser",
     preset: Annotated[str, typer.Option(help="Size and length of the training.")] = "small",
     steps: Annotated[int | None, typer.Option(help="Instead of the preset's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Instead of the preset's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Instead of the preset's.")] = None,
     fold: Annotated[int | None, typer.Option(help="Fold of patients kept back, 0 to 3; -1 trains on all.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the preset's.")] = None,
+    base: Annotated[
+        Path | None, typer.Option("--from", help="Model whose weights a new one begins with (transfer learning).")
+    ] = None,
 ) -> None:
     """Train one part of a model. Run the same command again to continue after a stop."""
-    from diffgraft.training import train as run
-
     _need("torch", "train")
+    from diffgraft import training
     from diffgraft.models import domain as named
 
+    run = training.learn_embedding if part == "embedding" else training.train
     with _progress() as step:
         facts = run(
             named(domain), data, model, part, preset,
             lambda done, of, loss: step(f"{part} loss {loss:.4f}", done, of),
-            steps=steps, batch=batch, learning_rate=learning_rate, fold=fold, seed=seed,
+            base=base, steps=steps, batch=batch, learning_rate=learning_rate, fold=fold, seed=seed,
         )  # fmt: skip
+    samples, groups = named(domain).UNITS
     _say(
-        f"{part}: {facts['parameters']:,} parameters, {facts['samples']} slices of {facts['groups']} patients, "
-        f"{len(facts['held_out_groups'])} patients kept back, {facts['seconds']} s; report {model / 'training' / part / 'report.html'}"
+        f"{part}: {facts['parameters']:,} parameters, {facts['samples']} {samples} of {facts['groups']} {groups}, "
+        f"{len(facts['held_out_groups'])} {groups} kept back, {facts['seconds']} s; report {model / 'training' / part / 'report.html'}"
     )
     _next(f"diffgraft export {model} --to onnx")
 
 
 @app.command(
-    epilog="Example: diffgraft generate models/brain_mri out/ --set lesion=1 --set position=0.5 -n 32;   the sample of the "
-    "demo: diffgraft generate models/brain_mri out/ --format nifti --name demo --seed 35 --far-from work/mri"
+    epilog="Example: diffgraft generate models/plant_disease out/ --set condition=rust -n 60;   even out a data set: diffgraft "
+    "generate models/plant_disease out/ --like work/coffee --balance condition -n 300;   the sample of the MRI demo: diffgraft "
+    "generate models/brain_mri out/ --format nifti --name demo --seed 35 --far-from work/mri"
 )
 def generate(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     out: Annotated[Path, typer.Argument(help="New output folder.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="Label of the images, NAME=VALUE; repeat.")] = None,
     count: Annotated[int, typer.Option("-n", "--count", help="How many images, or slices of the volume.")] = 16,
+    like: Annotated[Path | None, typer.Option(help="Data set whose labels the images are given.")] = None,
+    balance: Annotated[
+        str | None, typer.Option(help="Label of which --like and the new images together shall have each value evenly.")
+    ] = None,
+    each: Annotated[str | None, typer.Option(help="Label of which every value is given -n images.")] = None,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Steps of the sampler.")] = None,
     guidance: Annotated[
@@ -133,10 +178,20 @@ def generate(
     ] = None,
     sampler: Annotated[str | None, typer.Option(help="dpmpp_2m, heun, euler or euler_ancestral.")] = None,
     volume: Annotated[bool, typer.Option("--volume", help="Slices of one head, a lesion in its middle part.")] = False,
-    format: Annotated[str, typer.Option(help="images, or nifti: one volume.")] = "images",
+    format: Annotated[
+        str | None, typer.Option(help="images; folders, one a class; nifti, one volume. The domain's own unless given.")
+    ] = None,
     name: Annotated[str, typer.Option(help="Label of the volume or samples, letters and digits.")] = "",
     far_from: Annotated[
         Path | None, typer.Option(help="Training data set: keep images farther from it than its median held-out one.")
+    ] = None,
+    reject_copies: Annotated[
+        Path | None,
+        typer.Option(help="Training data set: draw again what the audit calls a copy of one of its images."),
+    ] = None,
+    faithful_to: Annotated[
+        Path | None,
+        typer.Option(help="Training data set: draw again what is not taken for its class, or not for real."),
     ] = None,
     backend: Annotated[Backend, typer.Option(help="What runs the model.")] = Backend.auto,
     overwrite: Overwrite = False,
@@ -146,26 +201,94 @@ def generate(
     import dataclasses
 
     from diffgraft import generation as module
-    from diffgraft import models
+    from toolkit.folder import read_meta
 
     changes = {"seed": seed, "steps": steps, "guidance": guidance, "sampler": sampler}
-    settings = dataclasses.replace(module.DEFAULT, **{k: v for k, v in changes.items() if v is not None})
-    labels = module.asked(models.domain_of(model), set_ or [])
+    settings = dataclasses.replace(
+        module.default(read_meta(model)), **{k: v for k, v in changes.items() if v is not None}
+    )
+    labels = module.asked(model, set_ or [])
     with _progress() as step:
         made = module.generate(
-            model, out, labels, count, settings, volume=volume, format=format, name=name, far_from=far_from,
-            backend=backend.value, overwrite=overwrite, command=_command(), watch=step,
+            model, out, labels, count, settings, like=like, balance=balance, each=each, volume=volume, format=format, name=name,
+            far_from=far_from, reject_copies=reject_copies, faithful_to=faithful_to, backend=backend.value, overwrite=overwrite,
+            command=_command(), watch=step,
         )  # fmt: skip
     _say(f"{settings}; start sigma {made.start_sigma:.3g}")
     if made.limit is not None:
-        _say(
-            f"nearest training image: NCC up to {max(made.similarity):.3f}, limit {made.limit:.3f} (median held-out one); "
-            f"{made.rejected:.0%} of {made.draws} draws rejected"
-        )
+        _say(f"limit {made.limit:.3f} (median held-out image)")
+    if made.similarity:
+        _say(f"nearest training image: NCC up to {max(made.similarity):.3f}")
+    if made.turned_away:
+        words = ", ".join(f"{count} {name}" for name, count in made.turned_away.items())
+        _say(f"{made.rejected:.0%} of {made.draws} draws rejected: {words}")
     _say(f"{made.count} synthetic images in {out}; report {out / 'report.html'}   (research use only)")
     _open(out / "report.html", open_report)
-    is_scan = format == "nifti"
-    _next(f"diffgraft counterfactual {model} {out} out/ --force" if is_scan else f"look at {out / 'report.html'}")
+    steps_after = {
+        "nifti": f"diffgraft counterfactual {model} {out} out/ --force",
+        "folders": f"diffgraft audit DATA {out} --model {model}",
+    }
+    _next(steps_after.get(made.format, f"look at {out / 'report.html'}"))
+
+
+@app.command(
+    epilog="Example: diffgraft edit models/plant_disease work/coffee out/ --where condition=healthy --set condition=rust;   "
+    "one photograph: diffgraft edit models/plant_disease leaf.jpg out/ --set condition=rust --mask spots.png"
+)
+def edit(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    input: Annotated[Path, typer.Argument(help="Data set, folder of raw files, or one photograph.")],
+    out: Annotated[Path, typer.Argument(help="New output folder.")],
+    procedure: Annotated[str, typer.Option(help="sdedit, inpaint, invert or dafusion.")] = "sdedit",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="New label of the images, NAME=VALUE; repeat.")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Label an image must have to be taken, NAME=VALUE; repeat.")
+    ] = None,
+    strength: Annotated[float, typer.Option(help="In (0, 1]: how far up the noise goes.")] = 0.5,
+    mask: Annotated[
+        Path | None, typer.Option(help="Grey picture, white where to change; a leaf's outline unless given.")
+    ] = None,
+    count: Annotated[int | None, typer.Option("-n", "--count", help="At most so many images.")] = None,
+    variants: Annotated[int, typer.Option(help="Of each image.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Steps of the sampler.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Classifier-free: 0 ignores the labels, 1 conditional.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="dpmpp_2m, heun, euler or euler_ancestral.")] = None,
+    backend: Annotated[Backend, typer.Option(help="What runs the model.")] = Backend.auto,
+    overwrite: Overwrite = False,
+    open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+) -> None:
+    """Change real images towards other labels, the rest of them left as it is and measured, as a new data set."""
+    import dataclasses
+
+    from diffgraft import generation
+    from diffgraft.edit import edit as run
+    from toolkit.folder import read_meta
+
+    changes = {"seed": seed, "steps": steps, "guidance": guidance, "sampler": sampler}
+    settings = dataclasses.replace(
+        generation.default(read_meta(model)), **{k: v for k, v in changes.items() if v is not None}
+    )
+    with _progress() as step:
+        made = run(
+            model, input, out, procedure, generation.worded(model, set_ or []), strength=strength, mask=mask,
+            where=where or (), count=count, variants=variants, settings=settings, backend=backend.value, overwrite=overwrite,
+            command=_command(), watch=step,
+        )  # fmt: skip
+    _say(f"{procedure} at strength {strength:g}, {settings}")
+    _say(
+        f"{made.count} images; mean change inside the region {made.inside:.1f} of 255; outside, by the model alone, "
+        f"{made.outside:.1f} (SSIM {made.ssim_outside:.3f}), in the files none"
+    )
+    if made.before is not None:
+        _say(f"probability of the wanted class, by the model's feature network: {made.before:.2f} -> {made.after:.2f}")
+    _say(f"report {out / 'report.html'}   (research use only)")
+    _open(out / "report.html", open_report)
+    _next(f"look at {out / 'report.html'}; then diffgraft evaluate REAL {out} --task classify")
 
 
 @app.command(epilog="Example: diffgraft counterfactual models/brain_mri scan_flair.nii.gz out/")
@@ -230,37 +353,120 @@ def counterfactual(
     _next(f"diffgraft evaluate {scan} {out} --task anomaly   (where there are lesion masks)")
 
 
-@app.command(epilog="Example: diffgraft evaluate scans/ out/ --task anomaly --out report/")
+@app.command(
+    epilog="Example: diffgraft evaluate scans/ out/ --task anomaly --out report/;   does it help a classifier: "
+    "diffgraft evaluate work/coffee made/ --task classify --shots 10 --shots 0 --out report/"
+)
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="Scans with lesion masks, or a prepared data set of them.")],
-    maps: Annotated[Path, typer.Argument(help="Output folder of counterfactual.")],
-    task: Annotated[str, typer.Option(help="anomaly.")] = "anomaly",
+    data: Annotated[
+        Path, typer.Argument(help="Real samples: a data set; for anomaly, scans with lesion masks or one of them.")
+    ],
+    maps: Annotated[
+        Path,
+        typer.Argument(
+            help="What is measured: synthetic data set, or folder of few-shot ones k<shots>-s<seed>; output of counterfactual."
+        ),
+    ],
+    task: Annotated[
+        Task, typer.Option(help="Maps against masks; downstream gain; whether images show the class asked for.")
+    ] = Task.anomaly,
     out: Annotated[Path | None, typer.Option(help="New folder for report.html and metrics.json.")] = None,
     atlas: Annotated[
-        Path | None, typer.Option(help="Data set of training patients, for the healthy-atlas baseline.")
+        Path | None, typer.Option(help="anomaly: data set of training patients, for the healthy-atlas baseline.")
     ] = None,
-    calibrate: Annotated[Path | None, typer.Option(help="Model folder that is given the threshold found here.")] = None,
-    model: Annotated[Path | None, typer.Option(help="Model that made the maps, where they do not say it.")] = None,
-    only: Annotated[Path | None, typer.Option(help="Text file of the patients to take, one name a line.")] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="anomaly: model folder that is given the threshold found here.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model that made what is measured, where that does not say it.")
+    ] = None,
+    only: Annotated[
+        Path | None, typer.Option(help="anomaly: text file of the patients to take, one name a line.")
+    ] = None,
     beside: Annotated[
-        list[str] | None, typer.Option(help="NAME=MAPS, another folder of maps as a further row.")
+        list[str] | None, typer.Option(help="NAME=FOLDER, another one to measure beside it; repeat.")
     ] = None,
+    label: Annotated[str, typer.Option(help="classify, alignment: label to tell.")] = "class",
+    shots: Annotated[
+        list[int] | None, typer.Option(help="classify: real samples of each class, 0 (or nothing) for all; repeat.")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="distribution: feature network as an ONNX file, instead of the model's own.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="distribution: compare with the held-out part of DATA, or all.")
+    ] = "held-out",
+    seeds: Annotated[int, typer.Option(help="classify, alignment: trainings of each kind.")] = 3,
+    steps: Annotated[int | None, typer.Option(help="classify, alignment: of every training.")] = None,
+    fold: Annotated[int, typer.Option(help="classify, alignment: fold that tests and is never trained on.")] = 0,
     overwrite: Overwrite = False,
     open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
 ) -> None:
-    """Measure anomaly maps against masks, beside the trivial and the strong baselines."""
-    from diffgraft.evaluation import evaluate as run
+    """Measure anomaly maps against masks, or what synthetic samples do for a classifier, beside the trivial baselines."""
+    from functools import partial
+
+    shared: dict[str, Any] = {"out": out, "overwrite": overwrite, "command": _command(), "beside": _pairs(beside or [])}
+    next_step = "compare the settings that move these numbers: diffgraft counterfactual --help"
+    if task in (Task.classify, Task.alignment):
+        _need("torch", "train")
+        from diffgraft.alignment import alignment
+        from diffgraft.classify import classify
+
+        shared |= {"label": label, "seeds": seeds, "fold": fold} | ({} if steps is None else {"steps": steps})
+        run: Any = {Task.classify: partial(classify, shots=shots or (), model=model), Task.alignment: alignment}[task]
+        other = {Task.classify: Task.alignment, Task.alignment: Task.classify}[task]
+        next_step = f"diffgraft evaluate {data} {maps} --task {other.value}"
+    elif task == Task.distribution:
+        from diffgraft.distribution import distribution
+        from diffgraft.features import cache_folder
+
+        run = partial(distribution, model=model, features=features, split=split, cache=cache_folder())
+        next_step = f"diffgraft audit {data} {maps}{'' if model is None else f' --model {model}'}"
+    else:
+        from diffgraft.evaluation import evaluate as measure
+
+        run = partial(measure, task=task.value, atlas=atlas, calibrate=calibrate, model=model, only=only)
+    with _progress() as step:
+        result = run(data, maps, watch=step, **shared)
+    print(result)
+    if out is not None:
+        _say(f"report {out / 'report.html'}")
+        _open(out / "report.html", open_report)
+    _next(next_step)
+
+
+@app.command(epilog="Example: diffgraft audit work/coffee out/ --model models/mine --out report/")
+def audit(
+    train: Annotated[Path, typer.Argument(help="Data set that the model was trained on.")],
+    fake: Annotated[Path, typer.Argument(help="Data set of what the model made.")],
+    holdout: Annotated[
+        Path | None, typer.Option(help="Real data set that was not trained on, instead of what TRAIN kept back.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="The model: its feature network, and what it trained on.")] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Feature network as an ONNX file, instead of the model's.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for report.html and metrics.json.")] = None,
+    overwrite: Overwrite = False,
+    open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+) -> None:
+    """Find copies of training images among generated ones; exit status 1 where planted copies are not found either."""
+    from diffgraft.audit import audit as run
+    from diffgraft.features import cache_folder
+    from toolkit.example import Error
 
     with _progress() as step:
         result = run(
-            data, maps, task, out=out, atlas=atlas, calibrate=calibrate, model=model, only=only,
-            beside=_pairs(beside or []), overwrite=overwrite, command=_command(), watch=step,
+            train, fake, holdout=holdout, model=model, features=features, out=out, cache=cache_folder(),
+            overwrite=overwrite, command=_command(), watch=step,
         )  # fmt: skip
     print(result)
     if out is not None:
         _say(f"report {out / 'report.html'}")
         _open(out / "report.html", open_report)
-    _next("compare the settings that move these numbers: diffgraft counterfactual --help")
+    if not result.audit.valid:
+        raise Error(result.verdict)
+    _next("leave copies out from the start: diffgraft generate MODEL OUT --reject-copies TRAIN")
 
 
 @app.command(epilog="Example: diffgraft export models/mine --to onnx")
@@ -278,7 +484,7 @@ def export(
         _say(f"{path}  {path.stat().st_size / 1024:.0f} KiB")
     for parity in parities:
         _say(
-            f"parity {parity.output:16} sigma {parity.sigma:<6g} {parity.error:.1e} of its spread (allowed {parity.allowed:.0e})"
+            f"parity {parity.output:16} sigma {parity.sigma or 0:<6g} {parity.error:.1e} of its spread (allowed {parity.allowed:.0e})"
         )
     _next(f"diffgraft counterfactual {model} SCAN out/ --backend onnx")
 
@@ -286,12 +492,21 @@ def export(
 @app.command(epilog="Example: diffgraft demo --input scan_flair.nii.gz")
 def demo(
     input: Annotated[Path | None, typer.Option(help="A scan of your own instead of the sample.")] = None,
-    out: Annotated[Path, typer.Option(help="Output folder, replaced.")] = Path("demo"),
-    model: Annotated[Path, typer.Option(help="Starter model.")] = Path("models/brain_mri"),
+    out: Annotated[Path, typer.Option(help="Output folder; brain_mri, leaves and rust in it are replaced.")] = Path(
+        "demo"
+    ),
+    models: Annotated[Path, typer.Option(help="Folder of the starter models.")] = Path("models"),
 ) -> None:
-    """Run the starter model on its sample: a volume that the model itself generated, lesions included."""
-    sample = input or model / "sample" / "sub-demo_FLAIR.nii.gz"
-    counterfactual(model, sample, out, overwrite=True, force=input is None)
+    """Run the starter models: a scan's healthy counterfactual, leaves of every class, healthy leaves given rust."""
+    brain, plant = models / "brain_mri", models / "plant_disease"
+    sample = input or brain / "sample" / "sub-demo_FLAIR.nii.gz"
+    counterfactual(brain, sample, out / "brain_mri", overwrite=True, force=input is None)
+    if input is None:
+        generate(plant, out / "leaves", count=8, each="condition", overwrite=True)
+        edit(
+            plant, out / "leaves", out / "rust", "invert", ["condition=rust"], ["condition=healthy"], count=4, overwrite=True
+        )  # fmt: skip
+    _say(f"reports: {', '.join(str(path) for path in sorted(out.glob('*/report.html')))}")
 
 
 @app.command(epilog="Example: diffgraft doctor")
@@ -323,7 +538,7 @@ def _pairs(words: list[str]) -> dict[str, Path]:
     for word in words:
         name, equals, folder = word.partition("=")
         if not (name and equals and folder):
-            raise Error(f"--beside takes NAME=MAPS, such as control=maps-null; found '{word}'.")
+            raise Error(f"--beside takes NAME=FOLDER, such as control=maps-null; found '{word}'.")
         pairs[name] = Path(folder)
     return pairs
 

@@ -117,6 +117,7 @@ def edit(
     mask: str | Path | None = None,
     where: Sequence[str] = (),
     count: int | None = None,
+    variants: int = 1,
     settings: Sampling | None = None,
     backend: str = "auto",
     overwrite: bool = False,
@@ -127,12 +128,13 @@ def edit(
 
     mask: a grey picture, white where to change, its grey the part of the strength (a change map); else each image's
     own mask, else what the domain calls its foreground, else the whole image. where: labels that an image must have to
-    be taken, such as "condition=healthy". count: at most so many images, the first.
+    be taken, such as "condition=healthy". count: at most so many images, the first; variants: of each of them.
     Errors: an unknown procedure or label, a strength outside (0, 1], no image to edit.
     """
-    if procedure not in PROCEDURES or not 0 < strength <= 1:
+    if procedure not in PROCEDURES or not 0 < strength <= 1 or variants < 1:
         raise Error(
-            f"An edit is one of {', '.join(PROCEDURES)} with a strength in (0, 1]; found '{procedure}' with {strength}."
+            f"An edit is one of {', '.join(PROCEDURES)} with a strength in (0, 1] and one variant or more; "
+            f"found '{procedure}', {strength} and {variants}."
         )
     model = models.open(model_path, backend)
     domain = models.domain(model.meta["domain"])
@@ -141,7 +143,8 @@ def edit(
     needed = [path for path in (model_path, source, mask) if path is not None]
     with dataset.staged(out, overwrite, ("report.html",), needed) as folder:
         begun = time.monotonic()
-        examples = _chosen(domain, vocabulary, Path(source), model, labels.parse(vocabulary, where), count)
+        chosen = _chosen(domain, vocabulary, Path(source), model, labels.parse(vocabulary, where), count)
+        examples = [example for example in chosen for _ in range(variants)]
         wanted = [_towards(domain, vocabulary, e.annotation, changes or {}) for e in examples]
         masks = np.stack([_region(domain, e, mask) for e in examples])
         step = _counted(watch, procedure)
@@ -154,8 +157,10 @@ def edit(
             "procedure": procedure, "strength": strength, "model": model.fingerprint[:16], "backend": model.backend,
         }  # fmt: skip
         made = [
-            _edited(e, image, row, resolved, change)
-            for e, image, row, change in zip(examples, edited.images, wanted, edited.changes, strict=True)
+            _edited(e, image, row, resolved, change, n % variants)
+            for n, (e, image, row, change) in enumerate(
+                zip(examples, edited.images, wanted, edited.changes, strict=True)
+            )
         ]
         about = {"domain": model.meta["domain"], "synthetic": True, "model": model.fingerprint, "settings": resolved}
         about |= {"trained_on": trained_on(model.meta)}
@@ -236,13 +241,14 @@ def _walk(model: Model, settings: Sampling) -> Walk:
 
 
 def _edited(
-    example: Example, image: np.ndarray, row: Annotation, resolved: Mapping[str, Any], change: local_edit.Change
-) -> Example:
+    example: Example, image: np.ndarray, row: Annotation, resolved: Mapping[str, Any], change: local_edit.Change,
+    variant: int,
+) -> Example:  # fmt: skip
     measured = {k: round(v, 4) for k, v in dataclasses.asdict(change).items() if not math.isnan(v)}
     origin = Provenance(
         "edited", resolved["model"], resolved["procedure"], resolved["seed"], {**resolved, **measured}, example.id
     )
-    name = f"{example.id}-{resolved['procedure']}{resolved['seed']}"
+    name = f"{example.id}-{resolved['procedure']}{resolved['seed']}" + (f"-{variant}" if variant else "")
     return Example(name, image, row, example.group, provenance=origin)
 
 

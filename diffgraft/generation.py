@@ -10,32 +10,28 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from diffgraft import __version__, models, report
-from diffgraft.sampling import Gate, filled, sigmas
+from diffgraft import __version__, gates, models, report
+from diffgraft.sampling import filled, sigmas
 from toolkit import dataset, labels
 from toolkit.balance import like as drawn_like
 from toolkit.diffusion.model import Model
 from toolkit.diffusion.samplers import SAMPLERS
-from toolkit.evaluation.memorization import nearest_ncc
 from toolkit.example import Annotation, Error, Example, Provenance
-from toolkit.folder import hashed, read_meta
+from toolkit.folder import read_meta
 from toolkit.formats import nifti
 from toolkit.labels import Vocabulary
 from toolkit.settings import Sampling
 
-__all__ = ["DEFAULT", "Distance", "Outcome", "asked", "generate", "trained_on"]
+__all__ = ["DEFAULT", "Outcome", "asked", "generate", "trained_on", "worded"]
 
 DEFAULT = Sampling(sampler="dpmpp_2m", steps=20)
-
-MARGIN = 0.01
-"""By how much a sample stays below the limit of its distance: resampled on the way to a file it comes a little nearer."""
 
 COHERENCE = 0.9
 """The part of the noise's variance that the slices of a volume share."""
@@ -44,30 +40,11 @@ FORMATS = ("images", "folders", "nifti")
 
 
 @dataclass(frozen=True)
-class Distance:
-    """How far from the training images a sample must be: its largest NCC with one of them is below `limit`, by MARGIN.
-
-    limit: the median over the held-out samples of the same measure. references (M, C, H, W): the training images.
-    """
-
-    limit: float
-    references: np.ndarray
-    held_out: int
-
-    def gate(self) -> Gate:
-        """What lets a sample pass that is far enough."""
-
-        def judge(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            near, _ = nearest_ncc(images, self.references)
-            return near < self.limit - MARGIN, near
-
-        rule = f"Every image must be farther from the training images than the median held-out one (NCC < {self.limit:.3f})"
-        return Gate(judge, rule)
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What was made. similarity (N,): to the nearest training image, where that was asked for."""
+    """What was made. similarity (N,): to the nearest training image, where that was asked for.
+
+    turned_away: gate -> how many of the draws it did not let pass.
+    """
 
     count: int
     format: str
@@ -75,10 +52,11 @@ class Outcome:
     start_sigma: float
     limit: float | None = None
     similarity: tuple[float, ...] = ()
+    turned_away: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rejected(self) -> float:
-        """Part of the draws that were put aside as too near to a training image."""
+        """Part of the draws that a gate turned away."""
         return 1 - self.count / self.draws
 
 
@@ -91,11 +69,13 @@ def generate(
     *,
     like: str | Path | None = None,
     balance: str | None = None,
+    each: str | None = None,
     volume: bool = False,
     format: str | None = None,
     name: str = "",
     far_from: str | Path | None = None,
     reject_copies: str | Path | None = None,
+    faithful_to: str | Path | None = None,
     backend: str = "auto",
     overwrite: bool = False,
     command: str = "",
@@ -105,10 +85,12 @@ def generate(
 
     settings: the model's own default where None. like: a data set from which each image's labels are drawn, so that
     with `balance`, a label, that data set and the new one together have its values evenly; `labels` then override.
+    each: a label of which every value is given `count` images.
     volume: the images are slices of one head from its low to its high end, with a lesion in the middle part (none
     with lesion = 0). format: "images", a data set folder; "folders", one with a folder for each class and labels.csv;
     "nifti", one volume sub-<name>_<contrast>.nii.gz with its sidecar; None is the domain's own. far_from: the data set
-    of the training; see Distance. reject_copies: the same, but only what the audit calls a copy is drawn again.
+    of the training; see gates.Distance. reject_copies: the same, but only what the audit calls a copy is drawn again.
+    faithful_to: the same, what the feature network does not take for its class, or for real, is drawn again.
     watch(label, done, of) is called once an evaluation.
     Errors: labels the domain does not know, a model without these data, a place that no draw fills.
     """
@@ -120,16 +102,20 @@ def generate(
     volume, labels = volume or format == "nifti", labels or {}
     _check(domain, vocabulary, labels, count, settings, volume, format, name)
     name = name or f"synthetic{settings.seed}"
-    rows = _rows(domain, vocabulary, labels, count, settings.seed, like, balance, volume)
-    needed = [path for path in (model_path, like, far_from, reject_copies) if path is not None]
+    rows = _rows(domain, vocabulary, labels, count, settings.seed, like, balance, each, volume)
+    count = len(rows)
+    needed = [path for path in (model_path, like, far_from, reject_copies, faithful_to) if path is not None]
     with dataset.staged(out, overwrite, ("report.html",), needed) as folder:
-        far = None if far_from is None else distance(model, far_from)
-        gate = far.gate() if far else _no_copies(model, reject_copies)
+        far = None if far_from is None else gates.distance(model, far_from)
+        passes = [] if far is None else [far.gate()]
+        passes += [] if reject_copies is None else [gates.no_copies(model_path, reject_copies)]
+        passes += [] if faithful_to is None else [gates.faithful(model, faithful_to)]
         begun = time.monotonic()
-        images, similarity, draws = filled(model, domain, rows, settings, COHERENCE if volume else 0.0, gate, watch)
+        drawn = filled(model, domain, rows, settings, COHERENCE if volume else 0.0, passes, watch)
+        images, near = drawn.images, drawn.similarity
         outcome = Outcome(
-            count, format, draws, sigmas(model, settings)[0], None if far is None else far.limit,
-            () if gate is None else tuple(similarity.tolist()),
+            count, format, drawn.draws, sigmas(model, settings)[0], None if far is None else far.limit,
+            () if np.isnan(near).any() else tuple(near.tolist()), drawn.turned_away,
         )  # fmt: skip
         made = _made(model, settings, volume, outcome)
         if format == "nifti":
@@ -161,36 +147,15 @@ def asked(root: str | Path, words: Iterable[str]) -> dict[str, float]:
     return domain.complete(found, vocabulary) if found and hasattr(domain, "complete") else found
 
 
+def worded(root: str | Path, words: Iterable[str]) -> dict[str, float]:
+    """Labels from words as a model folder knows them, and nothing that follows from them."""
+    meta = read_meta(Path(root))
+    return labels.parse(_vocabulary(meta, models.domain(meta["domain"])), words)
+
+
 def trained_on(meta: Mapping[str, Any]) -> list[str]:
     """Hashes of every sample that a part of a model was trained on: what an evaluation may not test on."""
     return sorted({h for part in meta["parts"].values() for h in part.get("run", {}).get("trained_on", ())})
-
-
-def distance(model: Model, data: str | Path) -> Distance:
-    """What the data set of a model's training says of how near is near. Errors: data the model was not trained on."""
-    seen, unseen = split(model.meta, data)
-    references = np.stack([e.image for e in seen])
-    between, _ = nearest_ncc(np.stack([e.image for e in unseen]), references)
-    return Distance(float(np.median(between)), references, len(unseen))
-
-
-def split(meta: Mapping[str, Any], data: str | Path) -> tuple[list[Example], list[Example]]:
-    """The samples of the data set that a denoiser was trained on, and the others of it.
-
-    Errors: a data set that lacks some of the first or has none of the second.
-    """
-    trained = set(meta["parts"]["denoiser"].get("run", {}).get("trained_on", ()))
-    seen: list[Example] = []
-    unseen: list[Example] = []
-    for example in dataset.read(data):
-        (seen if hashed(example.id) in trained else unseen).append(example)
-    if not seen or len(seen) < len(trained) or not unseen:
-        raise Error(
-            "Telling copies needs the data set of the training with samples kept back; "
-            f"{data} has {len(seen)} of the {len(trained)} samples trained on and {len(unseen)} others. "
-            "Give the one that train was given."
-        )
-    return seen, unseen
 
 
 def _vocabulary(meta: Mapping[str, Any], domain: ModuleType) -> Vocabulary:
@@ -204,11 +169,19 @@ def model_labels(vocabulary: Vocabulary) -> dict[str, list[Any]]:
 
 def _rows(
     domain: ModuleType, vocabulary: Vocabulary, wanted: Mapping[str, float], count: int, seed: int,
-    like: str | Path | None, balance: str | None, volume: bool,
+    like: str | Path | None, balance: str | None, each: str | None, volume: bool,
 ) -> list[Annotation]:  # fmt: skip
     """What to ask for, image by image."""
     if volume:
         return domain.series(count, wanted)
+    if each is not None:
+        values = vocabulary.get(each)
+        if type(values) is not tuple or like is not None:
+            classes = ", ".join(name for name, entry in vocabulary.items() if type(entry) is tuple)
+            raise Error(f"--each takes a label with named values, {classes}, and goes without --like; found '{each}'.")
+        every = [{**wanted, each: float(n)} for n in range(len(values))]
+        full = [domain.complete(row, vocabulary) if hasattr(domain, "complete") else row for row in every]
+        return [Annotation(labels=row) for row in full for _ in range(count)]
     if like is None:
         if balance is not None:
             raise Error("--balance evens out a data set; none was given. Name it: --like DATA")
@@ -221,22 +194,6 @@ def _rows(
         )
     rows = drawn_like([e.annotation for e in dataset.read(like)], count, seed, balance)
     return [Annotation(labels={**row.labels, **wanted}) for row in rows]
-
-
-def _no_copies(model: Model, data: str | Path | None) -> Gate | None:
-    """The gate of --reject-copies: what the memorisation audit would call a copy is drawn again."""
-    if data is None:
-        return None
-    from diffgraft.audit import reference
-
-    seen, unseen = split(model.meta, data)
-    known = reference(model, seen, unseen)
-
-    def judge(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = known.compare(images)
-        return ~found.copy, found.ncc
-
-    return Gate(judge, "No image may be a copy of a training image")
 
 
 def _check(
@@ -270,8 +227,12 @@ def _made(model: Model, settings: Sampling, volume: bool, outcome: Outcome) -> d
     """Every setting that was resolved."""
     made = dataclasses.asdict(settings) | {"count": outcome.count, "start_sigma": round(outcome.start_sigma, 4)}
     made |= {"backend": model.backend, "model": model.fingerprint[:16], "coherence": COHERENCE if volume else 0.0}
-    if outcome.similarity:
-        made |= {"draws": outcome.draws, "rejected": round(outcome.rejected, 4)}
+    if outcome.turned_away:
+        made |= {
+            "draws": outcome.draws,
+            "rejected": round(outcome.rejected, 4),
+            "turned_away": dict(outcome.turned_away),
+        }
     if outcome.limit is not None:
         made |= {"ncc_limit": round(outcome.limit, 4)}
     return made
@@ -315,7 +276,7 @@ def _write_volume(
 
 def _write_report(
     path: Path, images: np.ndarray, rows: Sequence[Annotation], vocabulary: Vocabulary, outcome: Outcome,
-    far: Distance | None, run: report.Run,
+    far: gates.Distance | None, run: report.Run,
 ) -> None:  # fmt: skip
     captions = [
         ", ".join(f"{k} {v}" for k, v in labels.spell(vocabulary, row.labels).items()) or "no labels set"

@@ -7,7 +7,7 @@ and of draw * count + place alone, so that batches and places that are already f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -21,7 +21,7 @@ from toolkit.example import Annotation, Error
 from toolkit.folder import image_shape
 from toolkit.settings import Sampling
 
-__all__ = ["Gate", "conditions", "evaluations", "filled", "sample", "sigmas"]
+__all__ = ["Filled", "Gate", "Verdict", "conditions", "evaluations", "filled", "sample", "sigmas"]
 
 SIGMA_MIN = 0.02
 """The last noise level above 0: below it an image of 8 bits is clean."""
@@ -39,14 +39,33 @@ COMMON = 2**63
 
 
 @dataclass(frozen=True)
-class Gate:
-    """What an image has to pass. judge(images) -> which are kept (N,), their similarity to what they may not be (N,).
+class Verdict:
+    """What a gate says of images: which are kept (N,), and their similarity to a training image (N,), NaN not looked at."""
 
-    rule: in words, for the message when a place stays empty.
+    kept: np.ndarray
+    similarity: np.ndarray
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What an image has to pass: judge(images, their annotations) -> Verdict.
+
+    name: of what it turns away. rule: in words, for the message when a place stays empty.
     """
 
-    judge: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    name: str
+    judge: Callable[[np.ndarray, Sequence[Annotation]], Verdict]
     rule: str
+
+
+@dataclass(frozen=True)
+class Filled:
+    """An image for every annotation (N, C, H, W), its similarity (N,), how many were drawn, what gates turned away."""
+
+    images: np.ndarray
+    similarity: np.ndarray
+    draws: int
+    turned_away: Mapping[str, int]
 
 
 def sigmas(model: Model, settings: Sampling) -> list[float]:
@@ -100,31 +119,31 @@ def sample(
 
 def filled(
     model: Model, domain: ModuleType, rows: Sequence[Annotation], settings: Sampling, coherence: float = 0.0,
-    gate: Gate | None = None, watch: Callable[[str, int, int], None] = lambda *_: None,
-) -> tuple[np.ndarray, np.ndarray, int]:  # fmt: skip
-    """An image for every annotation, the similarity that its gate found, and how many were drawn.
-
-    Errors: a place that no draw fills.
-    """
+    gates: Sequence[Gate] = (), watch: Callable[[str, int, int], None] = lambda *_: None,
+) -> Filled:  # fmt: skip
+    """An image for every annotation, drawn again until every gate lets it pass. Errors: a place that no draw fills."""
     count = len(rows)
     images = np.zeros((count, *image_shape(model.meta)), np.float32)
-    similarity = np.ones(count)
+    similarity = np.full(count, math.nan)
+    turned_away = {gate.name: 0 for gate in gates}
     places, draws = np.arange(count), 0
     for draw in range(MOST_DRAWS):
+        wanted = [rows[p] for p in places]
         step = _counted(watch, "sampling" if draw == 0 else f"draw {draw + 1}", len(places), settings)
-        drawn = sample(
-            model, domain, [rows[p] for p in places], settings, [draw * count + int(p) for p in places], coherence, step
-        )
+        drawn = sample(model, domain, wanted, settings, [draw * count + int(p) for p in places], coherence, step)
         draws += len(places)
-        if gate is None:
-            return drawn, similarity, draws
-        kept, near = gate.judge(drawn)
-        images[places[kept]], similarity[places[kept]] = drawn[kept], near[kept]
+        kept = np.ones(len(places), bool)
+        for gate in gates:
+            verdict = gate.judge(drawn, wanted)
+            turned_away[gate.name] += int((~verdict.kept).sum())
+            kept &= verdict.kept
+            similarity[places] = np.where(np.isnan(verdict.similarity), similarity[places], verdict.similarity)
+        images[places[kept]] = drawn[kept]
         places = places[~kept]
         if not len(places):
-            return images, similarity, draws
+            return Filled(images, similarity, draws, turned_away)
     raise Error(
-        f"{gate.rule if gate else ''}; {len(places)} of {count} found none in {MOST_DRAWS} draws. "
+        f"{'; '.join(gate.rule for gate in gates)}; {len(places)} of {count} found none in {MOST_DRAWS} draws. "
         "Take another --seed, or fewer -n."
     )
 

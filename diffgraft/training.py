@@ -33,7 +33,8 @@ from toolkit.training.loop import fit
 __all__ = ["learn_embedding", "to_batch", "train"]
 
 FIRST_STAGE = ("features", "codec")
-"""Parts that a model takes over whole from the one it starts from: without them its latents would mean nothing."""
+"""Parts that a model takes over whole from the one it starts from. Features name classes, and so only come along where
+the classes are the same."""
 
 
 def train(
@@ -214,7 +215,9 @@ def _begin_from(base: Path, root: Path, part: str, module: nn.Module, plain: dic
     theirs = read_meta(base)
     root.mkdir(parents=True, exist_ok=True)
     for other in FIRST_STAGE:
-        if other != part and other in theirs["parts"] and other not in plain["parts"]:
+        target = theirs["parts"].get(other, {}).get("target")
+        same = target is None or theirs["labels"].get(target) == plain["labels"].get(target)
+        if other != part and other in theirs["parts"] and other not in plain["parts"] and same:
             plain["parts"][other] = theirs["parts"][other]
             shutil.copyfile(base / f"{other}.safetensors", root / f"{other}.safetensors")
     if part in theirs["parts"]:

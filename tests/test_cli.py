@@ -14,7 +14,9 @@ import nibabel
 import numpy as np
 import pytest
 
-VERBS = ("prepare", "train", "generate", "counterfactual", "evaluate", "export", "demo", "doctor")
+VERBS = (
+    "prepare", "train", "generate", "edit", "counterfactual", "evaluate", "audit", "export", "methods", "demo", "doctor",
+)  # fmt: skip
 
 
 def diffgraft(*words: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -67,6 +69,13 @@ def files(tmp_path_factory, model) -> dict[str, Path]:
 
 
 MISTAKES = {
+    "generate MODEL OUT --each position": "a label with named values, lesion",
+    "generate MODEL OUT --balance lesion": "--like DATA",
+    "generate MODEL OUT --like NOWHERE": "has none",
+    "generate MODEL OUT --format folders": "folders need classes",
+    "edit MODEL NOWHERE OUT": "does not exist",
+    "edit MODEL SCAN OUT --procedure magic": "sdedit, inpaint, invert, dafusion",
+    "train plant_disease NOWHERE OUT --part embedding": "--from MODEL",
     "counterfactual MODEL NOWHERE OUT": "does not exist",
     "counterfactual MODEL TEXT OUT": "ends in .nii or .nii.gz",
     "counterfactual NOWHERE SCAN OUT": "has none. Train one",
@@ -116,6 +125,13 @@ def test_a_mistake_is_one_line_and_leaves_nothing(command, files, tmp_path):
 
 
 SLOW_MISTAKES = {
+    "generate MODEL OUT --each position": "a label with named values, lesion",
+    "generate MODEL OUT --balance lesion": "--like DATA",
+    "generate MODEL OUT --like NOWHERE": "has none",
+    "generate MODEL OUT --format folders": "folders need classes",
+    "edit MODEL NOWHERE OUT": "does not exist",
+    "edit MODEL SCAN OUT --procedure magic": "sdedit, inpaint, invert, dafusion",
+    "train plant_disease NOWHERE OUT --part embedding": "--from MODEL",
     "train abdomen_ct FULL OUT": "found 'abdomen_ct'",
     "train brain_mri NOWHERE OUT": "diffgraft prepare",
     "train brain_mri FULL OUT --part codec": "no part 'codec'",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffgraft import generation, sampling
+from diffgraft import gates, generation, sampling
 from domains import brain_mri
 from toolkit import dataset
 from toolkit.diffusion.model import Model, Spec
@@ -214,9 +214,9 @@ def test_what_is_too_near_is_drawn_again(learned, tmp_path, monkeypatch):
     copy, data = learned
     first = generate(copy, tmp_path / "a", far_from=data)
     middle = float(np.median(first.similarity))
-    real = generation.distance
-    monkeypatch.setattr(generation, "MARGIN", 0.0)
-    monkeypatch.setattr(generation, "distance", lambda *_: dataclasses.replace(real(*_), limit=middle))
+    real = gates.distance
+    monkeypatch.setattr(gates, "MARGIN", 0.0)
+    monkeypatch.setattr(gates, "distance", lambda *_: dataclasses.replace(real(*_), limit=middle))
     second = generate(copy, tmp_path / "b", far_from=data)
     assert second.draws > 3
     assert 0 < second.rejected < 1
@@ -228,9 +228,9 @@ def test_what_is_too_near_is_drawn_again(learned, tmp_path, monkeypatch):
 
 def test_a_place_that_cannot_be_filled(learned, tmp_path, monkeypatch):
     copy, data = learned
-    real = generation.distance
+    real = gates.distance
     monkeypatch.setattr(sampling, "MOST_DRAWS", 2)
-    monkeypatch.setattr(generation, "distance", lambda *_: dataclasses.replace(real(*_), limit=-1.0))
+    monkeypatch.setattr(gates, "distance", lambda *_: dataclasses.replace(real(*_), limit=-1.0))
     with pytest.raises(Error, match="another --seed"):
         generate(copy, tmp_path / "out", far_from=data)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "model"]

@@ -28,7 +28,7 @@ PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".pt2", ".ckpt", ".bin", ".joblib"}
 BUILD_MACHINE = re.compile(rb"(?<![\w.~-])/(?:work|root|home)/")
 BUILD_MACHINE_BINARY = re.compile(rb"/(?:work|root|home)/")
 
-VERBS = {"prepare", "train", "counterfactual", "evaluate", "export", "demo"}
+VERBS = {"prepare", "train", "generate", "edit", "counterfactual", "evaluate", "audit", "export", "methods", "demo"}
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:

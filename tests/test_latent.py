@@ -203,7 +203,7 @@ def test_transfer_learning_begins_with_the_rows_of_the_same_name(root, tmp_path,
     plant_disease.write(leaves(12, "new"), tmp_path / "data", other)
     train(plant_disease, tmp_path / "data", tmp_path / "model", "denoiser", base=root, steps=1)
     meta = read_meta(tmp_path / "model")
-    assert set(meta["parts"]) == {"codec", "features", "denoiser"}
+    assert set(meta["parts"]) == {"codec", "denoiser"}, "features that name other classes stay behind"
     before = set(read_meta(root)["parts"]["denoiser"]["run"]["trained_on"])
     assert before < set(meta["parts"]["denoiser"]["run"]["trained_on"]), "what the base saw counts as seen"
     base, fresh = folder.load_part(root, "denoiser"), folder.build("denoiser", meta)
@@ -270,11 +270,24 @@ def test_an_edit_changes_labels_keeps_the_ground_and_the_source(root, data, tmp_
     assert "data:image" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_variants_of_an_image_differ_and_share_its_group(root, data, tmp_path):
+    editing_run.edit(
+        root, data, tmp_path / "out", "dafusion", count=2, variants=3, strength=1.0,
+        settings=Sampling("euler", 2), backend="torch",
+    )  # fmt: skip
+    found = list(dataset.read(tmp_path / "out"))
+    assert len({e.id for e in found}) == 6
+    assert len({e.group for e in found}) == 2
+    assert np.abs(found[0].image - found[1].image).max() > 0.01
+    assert all("class" in e.annotation.labels for e in found)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"procedure": "magic"}, "sdedit, inpaint, invert, dafusion"),
         ({"strength": 0.0}, "strength in"),
+        ({"variants": 0}, "one variant or more"),
         ({"where": ["condition=phoma"]}, "healthy, rust; found 'phoma'"),
         ({"where": ["severity=3"]}, "severity=3"),
     ],

@@ -1,0 +1,125 @@
+"""What a generated image has to pass before it is kept: far from the training images, no copy, of the class asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffgraft.sampling import Gate, Verdict
+from toolkit import dataset
+from toolkit.diffusion.model import Model
+from toolkit.evaluation.memorization import nearest_ncc
+from toolkit.example import Annotation, Error, Example
+from toolkit.folder import hashed
+from toolkit.methods.dataset_expansion import Expansion, judge
+
+__all__ = ["Distance", "distance", "faithful", "no_copies", "split"]
+
+MARGIN = 0.01
+"""By how much a sample stays below the limit of its distance: resampled on the way to a file it comes a little nearer."""
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far from the training images a sample must be: its largest NCC with one of them is below `limit`, by MARGIN.
+
+    limit: the median over the held-out samples of the same measure. references (M, C, H, W): the training images.
+    """
+
+    limit: float
+    references: np.ndarray
+    held_out: int
+
+    def gate(self) -> Gate:
+        """What lets a sample pass that is far enough."""
+
+        def judged(images: np.ndarray, _rows: Sequence[Annotation]) -> Verdict:
+            near, _ = nearest_ncc(images, self.references)
+            return Verdict(near < self.limit - MARGIN, near)
+
+        rule = f"Every image must be farther from the training images than the median held-out one (NCC < {self.limit:.3f})"
+        return Gate("too near", judged, rule)
+
+
+def distance(model: Model, data: str | Path) -> Distance:
+    """What the data set of a model's training says of how near is near. Errors: data the model was not trained on."""
+    seen, unseen = split(model.meta, data)
+    references = np.stack([e.image for e in seen])
+    between, _ = nearest_ncc(np.stack([e.image for e in unseen]), references)
+    return Distance(float(np.median(between)), references, len(unseen))
+
+
+def no_copies(model: str | Path, data: str | Path) -> Gate:
+    """What the memorisation audit would call a copy is drawn again. data: the data set of the training."""
+    from diffgraft.audit import reference
+
+    known = reference(data, model)
+
+    def judged(images: np.ndarray, _rows: Sequence[Annotation]) -> Verdict:
+        found = known.nearest(images)
+        return Verdict(~known.exceeds(found), found.similarity[:, 0])
+
+    return Gate("copy", judged, "No image may be a copy of a training image")
+
+
+def faithful(model: Model, data: str | Path) -> Gate:
+    """Dataset expansion's filter: an image is of the class asked for, and as realistic as real ones are.
+
+    Judged by the model's own feature network beside the real images of `data` that it was trained on.
+    Errors: a model without features, images whose class is not asked for.
+    """
+    embed, target = _embed(model), model.meta["parts"]["features"]["target"]
+    seen, _ = split(model.meta, data)
+    real = embed(np.stack([e.image for e in seen]))
+
+    def judged(images: np.ndarray, rows: Sequence[Annotation]) -> Verdict:
+        wanted = [row.labels.get(target, math.nan) for row in rows]
+        if any(map(math.isnan, wanted)):
+            raise Error(f"A filter by class needs to know the class; of some images it is not asked for. Set {target}.")
+        found = model.features(model.asarray(images)) if model.features else {}
+        named, described = (model.asnumpy(found[k]) for k in ("log_probability", "features"))
+        kept = judge(named, described, np.array(wanted, int), real, Expansion())
+        return Verdict(kept.kept, np.full(len(images), math.nan))
+
+    return Gate(
+        "not faithful", judged, "Every image must be of its class and realistic, as the feature network sees it"
+    )
+
+
+def split(meta: Any, data: str | Path) -> tuple[list[Example], list[Example]]:
+    """The samples of a data set that a denoiser was trained on, and the others of it.
+
+    Errors: a data set that lacks some of the first or has none of the second.
+    """
+    trained = set(meta["parts"]["denoiser"].get("run", {}).get("trained_on", ()))
+    seen: list[Example] = []
+    unseen: list[Example] = []
+    for example in dataset.read(data):
+        (seen if hashed(example.id) in trained else unseen).append(example)
+    if not seen or len(seen) < len(trained) or not unseen:
+        raise Error(
+            "Comparing with the training images needs the data set of the training with samples kept back; "
+            f"{data} has {len(seen)} of the {len(trained)} samples trained on and {len(unseen)} others. "
+            "Give the one that train was given."
+        )
+    return seen, unseen
+
+
+def _embed(model: Model) -> Any:
+    """Images -> features, a batch at a time. Errors: a model without a feature network."""
+    if model.features is None:
+        raise Error(
+            "Judging images needs the model's feature network, which it lacks. Train one: "
+            f"diffgraft train {model.meta['domain']} DATA MODEL --part features"
+        )
+
+    def embed(images: np.ndarray) -> np.ndarray:
+        parts = [images[n : n + 64] for n in range(0, len(images), 64)]
+        return np.concatenate([model.asnumpy(model.features(model.asarray(part))["features"]) for part in parts])
+
+    return embed
