@@ -18,6 +18,7 @@ _PLACES = {
     "audit": "diffgraft.audit",
     "classify": "diffgraft.classify",
     "counterfactual": "diffgraft.counterfactual",
+    "distribution": "diffgraft.distribution",
     "edit": "diffgraft.edit",
     "evaluate": "diffgraft.evaluation",
     "export": "diffgraft.models",

@@ -56,6 +56,12 @@ class Task(StrEnum):
 
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
+OpenReport = Annotated[bool, typer.Option("--open", help="Open the report in a browser.")]
+BackendName = Annotated[Backend, typer.Option(help="What runs the model.")]
+Seed = Annotated[int, typer.Option(help="Of the noise.")]
+Steps = Annotated[int | None, typer.Option(help="Steps of the sampler.")]
+Guidance = Annotated[float | None, typer.Option(help="Classifier-free: 0 ignores the labels, 1 conditional.")]
+SamplerName = Annotated[str | None, typer.Option(help="dpmpp_2m, heun, euler or euler_ancestral.")]
 
 
 def main() -> None:
@@ -171,12 +177,10 @@ def generate(
         str | None, typer.Option(help="Label of which --like and the new images together shall have each value evenly.")
     ] = None,
     each: Annotated[str | None, typer.Option(help="Label of which every value is given -n images.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
-    steps: Annotated[int | None, typer.Option(help="Steps of the sampler.")] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="Classifier-free: 0 ignores the labels, 1 conditional.")
-    ] = None,
-    sampler: Annotated[str | None, typer.Option(help="dpmpp_2m, heun, euler or euler_ancestral.")] = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    sampler: SamplerName = None,
     volume: Annotated[bool, typer.Option("--volume", help="Slices of one head, a lesion in its middle part.")] = False,
     format: Annotated[
         str | None, typer.Option(help="images; folders, one a class; nifti, one volume. The domain's own unless given.")
@@ -193,20 +197,14 @@ def generate(
         Path | None,
         typer.Option(help="Training data set: draw again what is not taken for its class, or not for real."),
     ] = None,
-    backend: Annotated[Backend, typer.Option(help="What runs the model.")] = Backend.auto,
+    backend: BackendName = Backend.auto,
     overwrite: Overwrite = False,
-    open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+    open_report: OpenReport = False,
 ) -> None:
     """New images from noise, with the labels that are set, as a data set folder or a volume, with a report."""
-    import dataclasses
-
     from diffgraft import generation as module
-    from toolkit.folder import read_meta
 
-    changes = {"seed": seed, "steps": steps, "guidance": guidance, "sampler": sampler}
-    settings = dataclasses.replace(
-        module.default(read_meta(model)), **{k: v for k, v in changes.items() if v is not None}
-    )
+    settings = _sampling(model, seed=seed, steps=steps, guidance=guidance, sampler=sampler)
     labels = module.asked(model, set_ or [])
     with _progress() as step:
         made = module.generate(
@@ -252,27 +250,19 @@ def edit(
     ] = None,
     count: Annotated[int | None, typer.Option("-n", "--count", help="At most so many images.")] = None,
     variants: Annotated[int, typer.Option(help="Of each image.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
-    steps: Annotated[int | None, typer.Option(help="Steps of the sampler.")] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="Classifier-free: 0 ignores the labels, 1 conditional.")
-    ] = None,
-    sampler: Annotated[str | None, typer.Option(help="dpmpp_2m, heun, euler or euler_ancestral.")] = None,
-    backend: Annotated[Backend, typer.Option(help="What runs the model.")] = Backend.auto,
+    seed: Seed = 0,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    sampler: SamplerName = None,
+    backend: BackendName = Backend.auto,
     overwrite: Overwrite = False,
-    open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+    open_report: OpenReport = False,
 ) -> None:
     """Change real images towards other labels, the rest of them left as it is and measured, as a new data set."""
-    import dataclasses
-
     from diffgraft import generation
     from diffgraft.edit import edit as run
-    from toolkit.folder import read_meta
 
-    changes = {"seed": seed, "steps": steps, "guidance": guidance, "sampler": sampler}
-    settings = dataclasses.replace(
-        generation.default(read_meta(model)), **{k: v for k, v in changes.items() if v is not None}
-    )
+    settings = _sampling(model, seed=seed, steps=steps, guidance=guidance, sampler=sampler)
     with _progress() as step:
         made = run(
             model, input, out, procedure, generation.worded(model, set_ or []), strength=strength, mask=mask,
@@ -311,11 +301,11 @@ def counterfactual(
     mirror: Annotated[bool | None, typer.Option(help="Average with the mirror image.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the noise.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Of the mask, instead of the model's calibrated one.")] = None,
-    backend: Annotated[Backend, typer.Option(help="What runs the model.")] = Backend.auto,
+    backend: BackendName = Backend.auto,
     nan: Annotated[str, typer.Option(help="refuse, or zero: set voxels that are not finite to 0.")] = "refuse",
     force: Annotated[bool, typer.Option("--force", help="Treat scans that the input gate refuses.")] = False,
     overwrite: Overwrite = False,
-    open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+    open_report: OpenReport = False,
 ) -> None:
     """Healthy counterfactual, anomaly map and mask of each scan, on its own grid, with a report."""
     import dataclasses
@@ -400,7 +390,7 @@ def evaluate(
     steps: Annotated[int | None, typer.Option(help="classify, alignment: of every training.")] = None,
     fold: Annotated[int, typer.Option(help="classify, alignment: fold that tests and is never trained on.")] = 0,
     overwrite: Overwrite = False,
-    open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+    open_report: OpenReport = False,
 ) -> None:
     """Measure anomaly maps against masks, or what synthetic samples do for a classifier, beside the trivial baselines."""
     from functools import partial
@@ -448,7 +438,7 @@ def audit(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="New folder for report.html and metrics.json.")] = None,
     overwrite: Overwrite = False,
-    open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+    open_report: OpenReport = False,
 ) -> None:
     """Find copies of training images among generated ones; exit status 1 where planted copies are not found either."""
     from diffgraft.audit import audit as run
@@ -529,6 +519,16 @@ def doctor() -> None:
         found = metadata.version(name) if there else f"missing: pip install 'diffgraft[{extra}]'"
         _say(f"{'yes' if there else 'no ':4} {name:12} {purpose:40} {found}")
     _next("diffgraft demo")
+
+
+def _sampling(model: Path, **changes: Any) -> Any:
+    """How a model is sampled, with what was asked for in place of its own defaults."""
+    import dataclasses
+
+    from diffgraft.generation import default
+    from toolkit.folder import read_meta
+
+    return dataclasses.replace(default(read_meta(model)), **{k: v for k, v in changes.items() if v is not None})
 
 
 def _pairs(words: list[str]) -> dict[str, Path]:

@@ -163,7 +163,7 @@ def edit(
             )
         ]
         about = {"domain": model.meta["domain"], "synthetic": True, "model": model.fingerprint, "settings": resolved}
-        about |= {"trained_on": trained_on(model.meta)}
+        about |= {"trained_on": trained_on(model.meta), "seconds": round(time.monotonic() - begun, 1)}
         if hasattr(domain, "write"):
             domain.write(made, folder, vocabulary, **about)
         else:

@@ -54,15 +54,15 @@ def distance(model: Model, data: str | Path) -> Distance:
     return Distance(float(np.median(between)), references, len(unseen))
 
 
-def no_copies(model: str | Path, data: str | Path) -> Gate:
+def no_copies(model: Model, data: str | Path) -> Gate:
     """What the memorisation audit would call a copy is drawn again. data: the data set of the training."""
     from diffgraft.audit import reference
 
-    known = reference(data, model)
+    known = reference(model, *split(model.meta, data))
 
     def judged(images: np.ndarray, _rows: Sequence[Annotation]) -> Verdict:
-        found = known.nearest(images)
-        return Verdict(~known.exceeds(found), found.similarity[:, 0])
+        found = known.compare(images)
+        return Verdict(~found.copy, found.ncc)
 
     return Gate("copy", judged, "No image may be a copy of a training image")
 

@@ -108,7 +108,7 @@ def generate(
     with dataset.staged(out, overwrite, ("report.html",), needed) as folder:
         far = None if far_from is None else gates.distance(model, far_from)
         passes = [] if far is None else [far.gate()]
-        passes += [] if reject_copies is None else [gates.no_copies(model_path, reject_copies)]
+        passes += [] if reject_copies is None else [gates.no_copies(model, reject_copies)]
         passes += [] if faithful_to is None else [gates.faithful(model, faithful_to)]
         begun = time.monotonic()
         drawn = filled(model, domain, rows, settings, COHERENCE if volume else 0.0, passes, watch)
@@ -123,7 +123,7 @@ def generate(
         else:
             examples = _examples(images, rows, name, made, settings.seed, outcome, volume)
             about = {"domain": model.meta["domain"], "synthetic": True, "model": model.fingerprint, "settings": made}
-            about |= {"trained_on": trained_on(model.meta)}
+            about |= {"trained_on": trained_on(model.meta), "seconds": round(time.monotonic() - begun, 1)}
             if format == "folders":
                 domain.write(examples, folder, vocabulary, **about)
             else:

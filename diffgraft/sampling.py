@@ -19,17 +19,13 @@ from toolkit.diffusion.noise import Draws, Purpose, Seeded
 from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.example import Annotation, Error
 from toolkit.folder import image_shape
+from toolkit.methods.guided import BATCH, SIGMA_MIN
 from toolkit.settings import Sampling
 
 __all__ = ["Filled", "Gate", "Verdict", "conditions", "evaluations", "filled", "sample", "sigmas"]
 
-SIGMA_MIN = 0.02
-"""The last noise level above 0: below it an image of 8 bits is clean."""
-
 HIGHEST = 2.8
 """Sampling starts this many standard deviations up the training's ln sigma: beyond it the network saw next to nothing."""
-
-BATCH = 16
 
 MOST_DRAWS = 60
 """Draws for one place before it is given up."""

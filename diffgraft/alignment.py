@@ -1,0 +1,95 @@
+"""Do synthetic images show what was asked for? A classifier trained on real samples alone names their class, and that of
+held-out real ones beside them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffgraft import classify_report
+from diffgraft.classify import REAL_ARMS, REFERENCE, Watch, check, dump, output, protocol, settled
+from diffgraft.pools import arrays, families, read_real
+from toolkit.evaluation import classification as scores
+from toolkit.evaluation.anomaly import Interval
+from toolkit.evaluation.downstream import SETTINGS, Labelled, train
+
+__all__ = ["Alignment", "alignment"]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What `alignment` found: name of a set of samples -> accuracy, balanced accuracy, interval and figures a seed."""
+
+    balanced: Mapping[str, Interval]
+    figures: Mapping[str, tuple[scores.Figures, ...]]
+    names: tuple[str, ...]
+    protocol: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return classify_report.terminal_alignment(self)
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def alignment(
+    data: str | Path,
+    fake: str | Path,
+    *,
+    beside: Mapping[str, str | Path] | None = None,
+    label: str = "class",
+    seeds: int = 3,
+    steps: int = SETTINGS.steps,
+    fold: int = 0,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    command: str = "",
+    watch: Watch = lambda *_: None,
+) -> Alignment:
+    """How often a classifier trained on REAL's training folds names the class that a synthetic image was asked to show,
+    beside how often it names that of a held-out real one.
+
+    fake, beside: as in `classify`; a generator may know the held-out samples, for the classifier does not. out, watch:
+    likewise.
+    """
+    check(seeds, steps, ())
+    begun = time.monotonic()
+    with output(out, overwrite, [data, fake, *(beside or {}).values()]) as folder:
+        real = read_real(Path(data), label, fold)
+        pools = families(real, fake, beside, tested=False)
+        sets = {"held-out real": real.test}
+        sets |= {each.name: [e for pool in each.pools.values() for e in pool.examples] for each in pools}
+        images, truth = arrays([e for examples in sets.values() for e in examples], label)
+        own = real.training(0, 0)
+        runs, settings = [], settled(steps, fold)
+        for seed in range(seeds):
+            runs.append(
+                train(
+                    REAL_ARMS[1], Labelled(*arrays(own, label)), {}, images, len(real.names), real.domain.AUGMENTATION,
+                    dataclasses.replace(settings, seed=seed),
+                    watch=lambda at, of, seed=seed: watch(f"seed {seed}", seed * of + at, seeds * of),
+                ).predicted
+            )  # fmt: skip
+        balanced, figures, first = {}, {}, 0
+        for name, examples in sets.items():
+            part = np.s_[first : first + len(examples)]
+            predicted, first = np.stack(runs)[:, part], first + len(examples)
+            groups = [e.group or e.id for e in examples]
+            balanced[name] = scores.balanced_accuracy(predicted, truth[part], groups)
+            figures[name] = tuple(scores.figures(run, truth[part], len(real.names)) for run in predicted)
+        facts = protocol(real, settings, seeds, pools) | {"classifier": f"{REFERENCE}, {len(own)} samples"}
+        result = Alignment(balanced, figures, real.names, facts)
+        if folder is not None:
+            dump(folder, result.numbers)
+            classify_report.write_alignment(
+                folder / "report.html", result, list(sets.values()), label, command, time.monotonic() - begun
+            )
+    return result

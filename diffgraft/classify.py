@@ -1,0 +1,351 @@
+"""Does synthetic data help? The downstream experiment: the same small classifier under every recipe (arm), with equal
+optimisation steps, each tested on the same real samples of the fold that is kept back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffgraft import classify_report
+from diffgraft.classify_report import said
+from diffgraft.pools import Family, Real, arrays, families, read_real, strata
+from toolkit import dataset
+from toolkit.evaluation import classification as scores
+from toolkit.evaluation.anomaly import Interval
+from toolkit.evaluation.downstream import NETWORK, SETTINGS, Arm, Labelled, Outcome, train
+from toolkit.example import Error, Example
+from toolkit.methods.mixing import cutmix, mixup
+from toolkit.settings import Training
+
+__all__ = [
+    "REAL_ARMS",
+    "REFERENCE",
+    "Classification",
+    "Row",
+    "arms",
+    "check",
+    "classify",
+    "dump",
+    "output",
+    "protocol",
+    "settled",
+]
+
+REFERENCE = "real + classical"
+Watch = Callable[[str, int, int], object]
+
+REAL_ARMS = (
+    Arm("real"),
+    Arm(REFERENCE, augment=True),
+    Arm("real + mixup/CutMix", mixing=(mixup, cutmix)),
+    Arm("real + classical + mixup/CutMix", augment=True, mixing=(mixup, cutmix)),
+)
+
+
+def arms(pool: str) -> tuple[Arm, ...]:
+    """The recipes of one synthetic pool, all with classical augmentation."""
+    return (
+        Arm(f"10 % {pool}", augment=True, pool=pool, share=0.1),
+        Arm(f"50 % {pool}", augment=True, pool=pool, share=0.5),
+        Arm(f"only {pool}", augment=True, pool=pool, share=1.0),
+        Arm(f"pretrained on {pool}", augment=True, pool=pool, pretrain=0.5),
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm at one number of shots (0: all training samples), over all seeds.
+
+    balanced: balanced accuracy, interval over leaves and seeds; spread: its standard deviation over seeds; gain: less
+    the reference's, paired, None for the reference itself. figures: one a seed. calibration: expected calibration
+    error, mean of the seeds. seconds: of a training; overhead: of that over "real", in per cent. generation: seconds
+    that making the pool took. strata: label -> value -> accuracy.
+    """
+
+    shots: int
+    arm: str
+    generator: str
+    balanced: Interval
+    spread: float
+    gain: Interval | None
+    figures: tuple[scores.Figures, ...]
+    calibration: float | None = None
+    seconds: float | None = None
+    overhead: float | None = None
+    generation: float | None = None
+    strata: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def recall(self, kind: int) -> float | None:
+        """Recall of a class, mean of the seeds."""
+        found = [each.recall[kind] for each in self.figures]
+        return None if None in found else float(np.mean(found))  # type: ignore[arg-type]
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """(K, K), the seeds added up; rows are the truth."""
+        return np.sum([each.confusion for each in self.figures], 0)
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What `classify` found; str() is for the terminal. warnings: what makes the figures less than they look."""
+
+    rows: tuple[Row, ...]
+    names: tuple[str, ...]
+    protocol: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return classify_report.terminal(self)
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """Plain values for JSON, without NaN."""
+        return {
+            "classes": list(self.names),
+            "rows": [dataclasses.asdict(row) for row in self.rows],
+            "protocol": dict(self.protocol),
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One training: an arm at (shots, seed)."""
+
+    shots: int
+    seed: int
+    arm: Arm
+    real: Sequence[Example]
+    pool: Sequence[Example]
+
+
+def classify(
+    data: str | Path,
+    fake: str | Path,
+    *,
+    beside: Mapping[str, str | Path] | None = None,
+    label: str = "class",
+    shots: Sequence[int] = (),
+    seeds: int = 3,
+    steps: int = SETTINGS.steps,
+    fold: int = 0,
+    model: str | Path | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    command: str = "",
+    watch: Watch = lambda *_: None,
+) -> Classification:
+    """Train every arm for every number of shots and every seed, and test it on the held-out fold of REAL.
+
+    fake, beside: synthetic data sets, or folders of few-shot ones (see diffgraft.pools). shots: samples of each class,
+    0 or nothing is all. steps: of every training. model: of FAKE, where it does not say what its generator was trained
+    on. out: new folder for report.html and metrics.json. watch(text, steps done, of all) after every step.
+    Errors: see diffgraft.pools; no seed, too few steps, a number of shots that no pool has.
+    """
+    check(seeds, steps, shots)
+    begun = time.monotonic()
+    with output(out, overwrite, [data, fake, *(beside or {}).values()]) as folder:
+        real = read_real(Path(data), label, fold)
+        pools = families(real, fake, beside, model)
+        asked = sorted(set(shots), key=lambda k: k or math.inf) or [0]
+        tasks, skipped = _tasks(real, pools, asked, range(seeds))
+        settings = settled(steps, fold)
+        outcomes = _run(real, tasks, settings, watch)
+        rows = _rows(real, pools, asked, range(seeds), tasks, outcomes)
+        result = Classification(
+            rows, real.names, protocol(real, settings, seeds, pools), (*skipped, *_warnings(rows, seeds))
+        )
+        if folder is not None:
+            dump(folder, result.numbers)
+            shown = [real.test, *(next(iter(each.pools.values())).examples for each in pools)]
+            classify_report.write(folder / "report.html", result, shown, label, command, time.monotonic() - begun)
+    return result
+
+
+def check(seeds: int, steps: int, shots: Sequence[int]) -> None:
+    """Errors: no seed, no step, fewer than no shots."""
+    if seeds < 1 or steps < 1 or any(k < 0 for k in shots):
+        raise Error(
+            f"An experiment has one seed and one step or more, and shots from 0; found {seeds}, {steps}, {list(shots)}."
+        )
+
+
+def settled(steps: int, fold: int) -> Training:
+    """The settings of every training, seeds apart; a tenth of the steps at most is warm-up."""
+    return dataclasses.replace(SETTINGS, steps=steps, fold=fold, warmup=min(SETTINGS.warmup, -(-steps // 10)))
+
+
+# The experiment
+
+
+def _tasks(
+    real: Real, pools: Sequence[Family], shots: Sequence[int], seeds: Sequence[int]
+) -> tuple[list[_Task], list[str]]:
+    """Every training there is to do, and what is left out."""
+    tasks, skipped = [], []
+    for each in pools:
+        lacking = [k for k in shots if not any(each.at(k, seed) for seed in seeds)]
+        if len(lacking) == len(shots):
+            raise Error(
+                f"A pool has samples for the shots asked for, {list(shots)}; '{each.name}' has none. Make some."
+            )
+        skipped += [f"'{each.name}' has no pool for {said(k)}: its arms are left out there." for k in lacking]
+        for k in set(shots) - set(lacking):
+            if gone := [seed for seed in seeds if each.at(k, seed) is None]:
+                raise Error(
+                    f"A pool has one data set a seed; '{each.name}' lacks k{k}-s{gone[0]}. Make it, or ask for fewer --seeds."
+                )
+    for k in shots:
+        for seed in seeds:
+            own = real.training(k, seed)
+            tasks += [_Task(k, seed, arm, own, ()) for arm in REAL_ARMS]
+            for each in pools:
+                if (pool := each.at(k, seed)) is not None:
+                    tasks += [_Task(k, seed, arm, own, pool.examples) for arm in arms(each.name)]
+    return tasks, skipped
+
+
+def _run(real: Real, tasks: Sequence[_Task], settings: Training, watch: Watch) -> list[Outcome]:
+    test, _ = arrays(real.test, real.label)
+    outcomes = []
+    for number, task in enumerate(tasks):
+        text = f"{said(task.shots)}, seed {task.seed}: {task.arm.name}"
+
+        def step(at: int, of: int, text: str = text, number: int = number) -> None:
+            watch(text, number * of + at, len(tasks) * of)
+
+        pools = {task.arm.pool: Labelled(*arrays(task.pool, real.label))} if task.arm.pool else {}
+        outcomes.append(
+            train(
+                task.arm, Labelled(*arrays(task.real, real.label)), pools, test, len(real.names),
+                real.domain.AUGMENTATION, dataclasses.replace(settings, seed=task.seed), watch=step,
+            )
+        )  # fmt: skip
+    return outcomes
+
+
+def _rows(
+    real: Real,
+    pools: Sequence[Family],
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    tasks: Sequence[_Task],
+    outcomes: Sequence[Outcome],
+) -> tuple[Row, ...]:
+    test, truth = arrays(real.test, real.label)
+    groups = [e.group for e in real.test]
+    others = strata(real)
+    rows = []
+    for k in shots:
+        found: dict[str, list[Outcome]] = {}
+        pool: dict[str, str] = {}
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            if task.shots == k:
+                found.setdefault(task.arm.name, []).append(outcome)
+                pool[task.arm.name] = task.arm.pool
+        runs = {name: np.stack([o.predicted for o in each]) for name, each in found.items()}
+        own = [arrays(real.training(k, seed), real.label) for seed in seeds]
+        runs["random forest"] = np.stack([scores.forest(*each, test, n) for n, each in zip(seeds, own, strict=True)])
+        runs["majority class"] = np.stack([scores.majority(y, len(test), len(real.names)) for _, y in own])
+        plain = np.mean([o.seconds for o in found[REAL_ARMS[0].name]])
+        for name, predicted in runs.items():
+            figures = tuple(scores.figures(run, truth, len(real.names)) for run in predicted)
+            made = next((f for f in pools if f.name == pool.get(name)), None)
+            used = [] if made is None else [made.at(k, seed) for seed in seeds]
+            spent = [each.seconds for each in used if each is not None]
+            trained = found.get(name)
+            seconds = float(np.mean([o.seconds for o in trained])) if trained else None
+            rows.append(
+                Row(
+                    shots=k,
+                    arm=name,
+                    generator="" if made is None else made.generator(real, k, seeds),
+                    balanced=scores.balanced_accuracy(predicted, truth, groups),
+                    spread=float(np.std([each.balanced_accuracy for each in figures])),
+                    gain=None if name == REFERENCE else scores.difference(predicted, runs[REFERENCE], truth, groups),
+                    figures=figures,
+                    calibration=(
+                        float(np.mean([scores.calibration_error(o.log_probability, truth) for o in trained]))
+                        if trained
+                        else None
+                    ),
+                    seconds=seconds,
+                    overhead=None if seconds is None else 100 * (seconds / plain - 1),
+                    generation=None if not spent or None in spent else float(np.mean(spent)),  # type: ignore[arg-type]
+                    strata={
+                        other: {v: float((predicted == truth)[:, index].mean()) for v, index in values.items()}
+                        for other, values in others.items()
+                    },
+                )
+            )
+    return tuple(rows)
+
+
+def protocol(real: Real, settings: Training, seeds: int, pools: Sequence[Family]) -> dict[str, Any]:
+    """What makes the figures readable, as plain values."""
+    return {
+        "real": str(real.root),
+        "label": real.label,
+        "test": f"{len(real.test)} samples of {len({e.group for e in real.test})} groups, fold {real.fold}; never trained on",
+        "training_samples": len(real.training(0, 0)),
+        "split": "by group, a function of its name (toolkit.dataset.fold_of)",
+        "few_shot_subsets": "toolkit.evaluation.split.few_shot(examples, label, k, seed, fold)",
+        "seeds": seeds,
+        "network": dataclasses.asdict(NETWORK) | {"kind": "ResNet, from scratch"},
+        "optimisation": {
+            "steps": settings.steps, "batch": settings.batch, "learning_rate": settings.learning_rate,
+            "warmup": settings.warmup, "weight_decay": settings.weight_decay, "precision": settings.precision,
+        },
+        "equal_terms": "steps, batch, network, first weights, schedule and the classes drawn are the same in all arms of a seed",
+        "augmentation": dataclasses.asdict(real.domain.AUGMENTATION),
+        "intervals": f"95 % bootstrap over groups and seeds, {scores.RESAMPLES} resamples; differences paired",
+        "pools": {each.name: each.facts for each in pools},
+    }  # fmt: skip
+
+
+def _warnings(rows: Sequence[Row], seeds: int) -> list[str]:
+    found = []
+    if any(row.generator.endswith("not stated") for row in rows):
+        found.append(
+            "What a generator was trained on is not stated: it may have seen the test samples. Name its folder with --model."
+        )
+    if any(row.shots and row.generator.startswith("full-data") for row in rows):
+        found.append(
+            "A full-data generator saw more labelled samples than the classifier of a few-shot arm: its gain there is not one "
+            "that k samples a class would give."
+        )
+    for shots in dict.fromkeys(row.shots for row in rows):
+        here = [row for row in rows if row.shots == shots]
+        best = max(here, key=lambda row: row.balanced.value or 0.0)
+        if not best.generator and any(row.generator for row in here):
+            found.append(f"No arm with synthetic samples is above '{best.arm}' ({best.balanced}) at {said(shots)}.")
+    if seeds < 3:
+        found.append(f"{seeds} seed(s): intervals hardly cover what another seed would give. Take three or more.")
+    return found
+
+
+def output(
+    out: str | Path | None, overwrite: bool, needed: Sequence[str | Path]
+) -> AbstractContextManager[Path | None]:
+    """The folder of the report, moved to its place when the block ends without an error; None for no report."""
+    if out is None:
+        return contextlib.nullcontext()
+    return dataset.staged(out, overwrite, ("metrics.json", "report.html"), needed)
+
+
+def dump(folder: Path, numbers: Mapping[str, Any]) -> None:
+    """Write metrics.json."""
+    text = json.dumps(numbers, indent=1, allow_nan=False)
+    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,313 @@
+"""The tables, pictures and pages of diffgraft.classify."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffgraft import report
+from toolkit.evaluation.anomaly import Interval
+from toolkit.example import Example
+
+if TYPE_CHECKING:
+    from diffgraft.alignment import Alignment
+    from diffgraft.classify import Classification, Row
+
+__all__ = ["said", "terminal", "terminal_alignment", "write", "write_alignment"]
+
+SHOWN = 4
+"""Samples of each class in the sheet."""
+
+_GROUPS = (
+    "Accuracy on the test samples that have each value of another label, mean of the seeds: who gains and who loses by an "
+    "augmentation."
+)
+_COST = (
+    "Training time over that of real samples alone (processor time where there is no GPU), and the wall time of making the "
+    "synthetic samples, where they say it."
+)
+_TRIVIAL = ("random forest", "majority class")
+
+
+def terminal(result: Classification) -> str:
+    """One line an arm."""
+    lines = [f"test: {result.protocol['test']}"]
+    for shots, rows in _by_shots(result.rows).items():
+        lines.append(f"{said(shots)}: balanced accuracy, and gain over real + classical")
+        for row in rows:
+            lines.append(f"  {row.arm:36} {row.balanced!s:22} {_signed(row.gain):24} {row.generator}".rstrip())
+    return "\n".join([*lines, *(f"note: {each}" for each in result.warnings)])
+
+
+def terminal_alignment(result: Alignment) -> str:
+    lines = [f"a classifier trained on real samples names the class; chance {1 / len(result.names):.2f}"]
+    for name, balanced in result.balanced.items():
+        accuracy = np.mean([each.accuracy for each in result.figures[name]])
+        lines.append(f"  {name:24} accuracy {accuracy:.3f}, balanced {balanced}")
+    return "\n".join(lines)
+
+
+def write(
+    path: Path,
+    result: Classification,
+    sets: Sequence[Sequence[Example]],
+    label: str,
+    command: str,
+    seconds: float,
+) -> None:
+    """report.html. sets: samples for the sheet, real ones first, then one set a pool."""
+    by_shots = _by_shots(result.rows)
+    pools = list(result.protocol["pools"])
+    sections = [report.Section("Warning", [report.Text("\n\n".join(result.warnings))])] if result.warnings else []
+    note = (
+        "Mean of the seeds with a 95 % interval over leaves and seeds; differences are paired: same leaves, same seeds. All arms "
+        "take the same number of optimisation steps. Bold: best of the column."
+    )
+    picture: list[report.Block] = [_Dots({said(k): {r.arm: r.balanced for r in rows} for k, rows in by_shots.items()})]
+    few = [k for k in by_shots if k]
+    if len(few) > 1:
+        picture.append(_curve(by_shots, few))
+    sections += [
+        report.Section("Figures", [_table(k, rows) for k, rows in by_shots.items()], note),
+        report.Section("Pictures", picture),
+        report.Section("Classes", [_recalls(k, rows, result.names) for k, rows in by_shots.items()], "Recall, mean of the seeds."),
+        report.Section("Groups", [t for k, rows in by_shots.items() for t in _strata(k, rows)], _GROUPS),
+        report.Section("Confusion", [_told(row, k, result) for k, rows in by_shots.items() for row in _chosen(rows)]),
+        report.Section("Cost", [_cost(k, rows) for k, rows in by_shots.items()], _COST),
+        report.Section("Samples", [_sheet(sets, ["real, held out", *pools], result.names, label)]),
+        report.Section("Protocol", [report.Facts({k.replace("_", " "): v for k, v in result.protocol.items()})]),
+    ]  # fmt: skip
+    sections = [section for section in sections if section.blocks]
+    lead = "; ".join(_lead(k, rows) for k, rows in by_shots.items() if any(row.generator for row in rows))
+    report.write(
+        path, "What synthetic samples do for a classifier", lead, sections, _run(result, command, seconds), notice=report.RESEARCH_USE,
+        next_step="Look at the classes that lose: show them with diffgraft evaluate --task alignment.",
+    )  # fmt: skip
+
+
+def write_alignment(
+    path: Path, result: Alignment, sets: Sequence[Sequence[Example]], label: str, command: str, seconds: float
+) -> None:
+    """report.html of an alignment. sets: the samples of each named set."""
+    rows = [
+        [name, sum(figures[0].support), _mean([f.accuracy for f in figures]), str(result.balanced[name])]
+        for name, figures in result.figures.items()
+    ]
+    recall = [
+        [kind, *(_mean([f.recall[n] for f in figures]) for figures in result.figures.values())]
+        for n, kind in enumerate(result.names)
+    ]
+    sections = [
+        report.Section(
+            "Figures",
+            [
+                report.Table(["Samples", "n", "Accuracy", "Balanced accuracy"], rows),
+                report.Table(["Class", *result.figures], recall, caption="Named rightly, by class"),
+            ],
+            f"The classifier was trained on real samples of the other folds. Chance is {1 / len(result.names):.2f}. Copies of training "
+            "samples score higher than new ones would: read this beside diffgraft audit.",
+        ),
+        report.Section(
+            "Confusion",
+            [
+                _confusion(
+                    np.sum([f.confusion for f in figures], 0), result.names, f"{name}; rows are what was asked for"
+                )
+                for name, figures in result.figures.items()
+            ],
+        ),
+        report.Section("Samples", [_sheet(sets, list(result.figures), result.names, label)]),
+        report.Section("Protocol", [report.Facts({k.replace("_", " "): v for k, v in result.protocol.items()})]),
+    ]
+    report.write(
+        path, "Do synthetic images show what was asked for?", terminal_alignment(result).replace("\n", "; "), sections,
+        _run(result, command, seconds), notice=report.RESEARCH_USE,
+        next_step="See whether they help: diffgraft evaluate REAL FAKE --task classify",
+    )  # fmt: skip
+
+
+def _lead(shots: int, rows: Sequence[Row]) -> str:
+    """The best arm with synthetic samples; that it was picked on the very test is said."""
+    made = [row for row in rows if row.generator]
+    best = max(made, key=lambda row: row.balanced.value or 0.0)
+    return f"{said(shots)}: {best.arm} {_signed(best.gain)} over real + classical (best of {len(made)} on this test)"
+
+
+# Tables
+
+
+def _table(shots: int, rows: Sequence[Row]) -> report.Table:
+    header = [
+        "Training",
+        "Generator",
+        "Balanced accuracy",
+        "SD of seeds",
+        "Gain over real + classical",
+        "Accuracy",
+        "Macro F1",
+        "ECE",
+    ]
+    lines = [
+        [
+            row.arm, row.generator or "-", str(row.balanced), row.spread, _signed(row.gain),
+            float(np.mean([f.accuracy for f in row.figures])), float(np.mean([f.macro_f1 for f in row.figures])),
+            row.calibration,
+        ]
+        for row in rows
+    ]  # fmt: skip
+    best = {"Balanced accuracy": "max", "Accuracy": "max", "Macro F1": "max", "ECE": "min"}
+    return report.Table(header, lines, caption=f"Training samples: {said(shots)}", best=best)
+
+
+def _recalls(shots: int, rows: Sequence[Row], names: Sequence[str]) -> report.Table:
+    lines = [[row.arm, *(row.recall(kind) for kind in range(len(names)))] for row in rows]
+    return report.Table(["Training", *names], lines, caption=said(shots), best=dict.fromkeys(names, "max"))
+
+
+def _strata(shots: int, rows: Sequence[Row]) -> list[report.Table]:
+    return [
+        report.Table(
+            ["Training", *values],
+            [[row.arm, *row.strata[other].values()] for row in rows],
+            caption=f"{other}, {said(shots)}",
+        )
+        for other, values in rows[0].strata.items()
+    ]
+
+
+def _cost(shots: int, rows: Sequence[Row]) -> report.Table:
+    lines = [
+        [
+            row.arm,
+            row.seconds,
+            None if row.overhead is None else f"{row.overhead:+.0f} %",
+            row.generation,
+            str(row.balanced),
+        ]
+        for row in rows
+        if row.seconds is not None
+    ]
+    header = ["Training", "Seconds a run", "Overhead", "Generation (s)", "Balanced accuracy"]
+    return report.Table(header, lines, caption=said(shots))
+
+
+def _chosen(rows: Sequence[Row]) -> list[Row]:
+    """The reference and the best arm with synthetic samples."""
+    made = [row for row in rows if row.generator]
+    best = [max(made, key=lambda row: row.balanced.value or 0.0)] if made else []
+    return [row for row in rows if row.gain is None] + best
+
+
+def _told(row: Row, shots: int, result: Classification) -> report.Table:
+    caption = f"{row.arm}, {said(shots)}; rows are the truth, seeds added up"
+    return _confusion(row.confusion, result.names, caption)
+
+
+def _confusion(counts: np.ndarray, names: Sequence[str], caption: str) -> report.Table:
+    return report.Table(
+        ["", *names], [[n, *row] for n, row in zip(names, counts.tolist(), strict=True)], caption=caption
+    )
+
+
+def _curve(by_shots: Mapping[int, Sequence[Row]], few: Sequence[int]) -> report.Curve:
+    """At most six lines: those of the figure, real ones and synthetic ones by turns."""
+    rows = by_shots[few[-1]]
+    made = sorted((r for r in rows if r.generator), key=lambda r: -(r.balanced.value or 0.0))[:3]
+    names = [r.arm for r in rows if not r.generator][:3] + [r.arm for r in made]
+    series = {
+        name: [(k, row.balanced.value) for k in few for row in by_shots[k] if row.arm == name and row.balanced.value is not None]
+        for name in names
+    }  # fmt: skip
+    return report.Curve(series, "training samples of each class", "balanced accuracy", "Few shots")
+
+
+def _sheet(sets: Sequence[Sequence[Example]], titles: Sequence[str], names: Sequence[str], label: str) -> report.Sheet:
+    images, captions = [], []
+    for kind, name in enumerate(names):
+        for title, examples in zip(titles, sets, strict=True):
+            of = [e for e in examples if e.annotation.labels[label] == kind][:SHOWN]
+            images += [e.image for e in of]
+            captions += [f"{name}: {title}"] * len(of)
+    return report.Sheet(images, captions, columns=2 * SHOWN)
+
+
+def _run(result: Any, command: str, seconds: float) -> report.Run:
+    return report.Run(command=command, seconds=seconds, seed=0, settings=result.protocol["optimisation"])
+
+
+def _by_shots(rows: Sequence[Row]) -> dict[int, list[Row]]:
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.shots, []).append(row)
+    return found
+
+
+def said(shots: int) -> str:
+    """A number of shots in words."""
+    return f"{shots} a class" if shots else "all"
+
+
+def _signed(gain: Interval | None) -> str:
+    if gain is None or gain.value is None:
+        return "-"
+    return f"{gain.value:+.3f} [{gain.low:+.2f}, {gain.high:+.2f}]"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if None in values else float(np.mean(values))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Dots:
+    """A row an arm with its interval, a panel a number of shots; one axis for all."""
+
+    panels: Mapping[str, Mapping[str, Interval]]
+
+    def html(self, key: str) -> str:
+        known = [each for panel in self.panels.values() for each in panel.values()]
+        low = np.floor(10 * min(each.low for each in known)) / 10  # type: ignore[type-var, arg-type]
+        high = np.ceil(10 * max(each.high for each in known)) / 10  # type: ignore[type-var, arg-type]
+        left, width, step, y = 230, 314, 20, 8.0
+        parts: list[str] = []
+
+        def across(value: float) -> float:
+            return left + (value - low) / (high - low) * width
+
+        for title, panel in self.panels.items():
+            parts.append(
+                f'<text x="{left - 10}" y="{y + 13}" text-anchor="end" font-weight="600">{escape(title)}</text>'
+            )
+            y += step
+            top = y
+            for name, each in panel.items():
+                middle = y + step / 2
+                colour = f"var(--c{0 if name.startswith('real') else 2 if name in _TRIVIAL else 1})"
+                parts.append(
+                    f'<text x="{left - 10}" y="{middle + 4:.1f}" text-anchor="end">{escape(name[:36])}</text>'
+                    f'<path d="M{across(each.low):.1f} {middle:.1f}H{across(each.high):.1f}" '  # type: ignore[arg-type]
+                    f'style="stroke:{colour};stroke-width:2"/>'
+                    f'<circle cx="{across(each.value):.1f}" cy="{middle:.1f}" r="4.5" style="fill:{colour}"/>'  # type: ignore[arg-type]
+                )
+                y += step
+            parts.append(
+                "".join(
+                    f'<path class="grid" d="M{across(tick):.1f} {top}V{y}"/>'
+                    for tick in np.arange(low, high + 0.01, 0.1)
+                )
+            )
+            y += step / 2
+        ticks = "".join(
+            f'<text x="{across(tick):.1f}" y="{y + 8}" text-anchor="middle">{tick:.1f}</text>'
+            for tick in np.arange(low, high + 0.01, 0.1)
+        )
+        caption = "Balanced accuracy with 95 % intervals"
+        return (
+            f'<figure class="block curve"><h3>{caption}</h3><div class="wide"><svg viewBox="0 0 560 {y + 16:.0f}" role="img" '
+            f'aria-label="{caption} of {len(known)} rows; the numbers are in the tables">{"".join(parts)}{ticks}</svg></div>'
+            "</figure>"
+        )

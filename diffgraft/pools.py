@@ -1,0 +1,267 @@
+"""What a downstream experiment is made of: REAL, split by group, and synthetic pools, each checked before it is used.
+
+A pool is refused when it holds real samples, when its generator saw a held-out sample of REAL, or when one of its
+samples was made from one. A folder of data sets k<shots>-s<seed>/ is a family of few-shot pools: the generator of each
+may have seen no sample of REAL but those of `toolkit.evaluation.split.few_shot`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from diffgraft.models import domain
+from toolkit import dataset, labels
+from toolkit.evaluation.split import few_shot, held_out, seen
+from toolkit.example import Error, Example
+from toolkit.folder import fingerprint, read_meta
+
+__all__ = ["Family", "Pool", "Real", "arrays", "families", "family", "read_real", "strata"]
+
+SYNTHETIC = "synthetic"
+"""The name of FAKE among the pools."""
+
+_MEMBER = re.compile(r"k(?P<shots>\d+)-s(?P<seed>\d+)")
+
+
+@dataclass(frozen=True)
+class Real:
+    """REAL with its split. examples: those with a known label; names: of the classes; test: the held-out ones."""
+
+    root: Path
+    examples: Sequence[Example]
+    label: str
+    fold: int
+    vocabulary: labels.Vocabulary
+    domain: ModuleType
+    test: Sequence[Example]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.vocabulary[self.label]  # type: ignore[return-value]
+
+    def training(self, shots: int, seed: int) -> list[Example]:
+        return few_shot(self.examples, self.label, shots, seed, self.fold)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One synthetic data set. examples: their label is an index of REAL's classes. seen: ids of REAL's samples that the
+    generator saw, None where that is not stated. seconds: what making it took, where it says so."""
+
+    root: Path
+    examples: Sequence[Example]
+    seen: frozenset[str] | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Family:
+    """Pools of one name: one for everything (the key None), or one for each (shots, seed)."""
+
+    name: str
+    pools: Mapping[tuple[int, int] | None, Pool]
+
+    def at(self, shots: int, seed: int) -> Pool | None:
+        return self.pools.get((shots, seed), self.pools.get(None))
+
+    @property
+    def facts(self) -> str:
+        """How much there is, and how much of REAL its generators saw."""
+        sizes = sorted({len(pool.examples) for pool in self.pools.values()})
+        seen = [pool.seen for pool in self.pools.values()]
+        known = sorted({len(some) for some in seen if some is not None})
+        saw = "not stated" if None in seen else _span(known)
+        sets = f"{len(self.pools)} data sets" if len(self.pools) > 1 else "1 data set"
+        return f"{sets} of {_span(sizes)} samples; samples of REAL that the generator saw: {saw}"
+
+    def generator(self, real: Real, shots: int, seeds: Sequence[int]) -> str:
+        """What the generator saw, as the report says it."""
+        used = [pool for seed in seeds if (pool := self.at(shots, seed)) is not None]
+        if any(pool.seen is None for pool in used):
+            return "generator's training not stated"
+        few = all(
+            pool.seen <= {e.id for e in real.training(shots, seed)} for pool, seed in zip(used, seeds, strict=True)
+        )
+        return "few-shot generator" if few and shots else "full-data generator"
+
+
+def read_real(root: Path, label: str, fold: int) -> Real:
+    """Errors: a data set with synthetic samples, a label that is no class, a fold without samples."""
+    facts = dataset.info(root)
+    field = domain(facts.get("domain", ""))
+    vocabulary = labels.of(facts, field)
+    classes = [name for name, entry in vocabulary.items() if type(entry) is tuple and len(entry) > 1]
+    if label not in classes:
+        raise Error(
+            f"Samples are classified by a label with two classes or more; '{label}' of {root} is none. Known: "
+            f"{', '.join(classes) or 'none'}. Name one with --label."
+        )
+    if fold not in range(dataset.FOLDS):
+        raise Error(f"A fold is a number from 0 to {dataset.FOLDS - 1}; found {fold}. Give one of these.")
+    every = list(dataset.read(root))
+    if made := [e.id for e in every if e.provenance is not None]:
+        raise Error(
+            f"REAL holds real samples only; {root} has {len(made)} made ones, such as {made[0]}. Leave them out."
+        )
+    known = [e for e in every if not np.isnan(e.annotation.labels.get(label, np.nan))]
+    test = held_out(known, label, fold)
+    if not test:
+        raise Error(
+            f"A test needs samples of fold {fold} with a known '{label}'; {root} has none. Take another --fold."
+        )
+    return Real(root, known, label, fold, vocabulary, field, test)
+
+
+def families(
+    real: Real,
+    fake: str | Path,
+    beside: Mapping[str, str | Path] | None,
+    model: str | Path | None = None,
+    tested: bool = True,
+) -> list[Family]:
+    """FAKE, called "synthetic", and the pools beside it; see `family`."""
+    others = beside or {}
+    if SYNTHETIC in others:
+        raise Error(f"Pools beside one another need names of their own; '{SYNTHETIC}' is FAKE's. Take another.")
+    first = family(SYNTHETIC, Path(fake), real, None if model is None else Path(model), tested)
+    return [first, *(family(name, Path(root), real, None, tested) for name, root in others.items())]
+
+
+def family(name: str, root: Path, real: Real, model: Path | None = None, tested: bool = True) -> Family:
+    """Read FAKE. model: the folder of its model, where it does not say what that was trained on.
+
+    tested: REAL's held-out samples test a classifier that is trained on FAKE, so FAKE's generator must not know them.
+    """
+    if (root / "manifest.jsonl").is_file():
+        return Family(name, {None: _pool(root, real, model, tested)})
+    found = {path: match for path in sorted(root.glob("k*-s*")) if (match := _MEMBER.fullmatch(path.name))}
+    if not found:
+        raise Error(
+            f"FAKE is a data set, or a folder of data sets named k<shots>-s<seed>; {root} is neither. Make one: "
+            f"diffgraft generate MODEL {root}"
+        )
+    pools: dict[tuple[int, int] | None, Pool] = {}
+    for path, match in found.items():
+        shots, seed = int(match["shots"]), int(match["seed"])
+        pool = pools[shots, seed] = _pool(path, real, model, tested)
+        strangers = (pool.seen or frozenset()) - {e.id for e in real.training(shots, seed)}
+        if strangers and shots and tested:
+            raise Error(
+                f"A few-shot generator sees the {shots} samples of each class that few_shot gives for seed {seed}; that of "
+                f"{path} saw {len(strangers)} other(s), such as {min(strangers)}. Train it on these alone."
+            )
+    return Family(name, pools)
+
+
+def arrays(examples: Sequence[Example], label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, C, H, W) and class indices (N,)."""
+    return np.stack([e.image for e in examples]), np.array([int(e.annotation.labels[label]) for e in examples])
+
+
+def strata(real: Real) -> dict[str, dict[str, np.ndarray]]:
+    """Other labels -> value -> the test samples that have it; a label that follows from the class says nothing new."""
+    found = {}
+    for other in real.vocabulary:
+        values: dict[str, list[int]] = {}
+        for n, example in enumerate(real.test):
+            value = example.annotation.labels.get(other, math.nan)
+            if not math.isnan(value):
+                values.setdefault(f"{value:g}", []).append(n)
+        kinds = [{real.test[n].annotation.labels[real.label] for n in index} for index in values.values()]
+        if 2 <= len(values) <= 10 and any(len(each) > 1 for each in kinds):
+            entry = real.vocabulary[other]
+            names = {v: entry[int(v)] if type(entry) is tuple else v for v in values}
+            found[other] = {names[v]: np.array(values[v]) for v in sorted(values, key=float)}
+    return found
+
+
+def _pool(root: Path, real: Real, model: Path | None, tested: bool) -> Pool:
+    facts = dataset.info(root)
+    vocabulary = labels.of(facts, real.domain)
+    every = list(dataset.read(root))
+    if genuine := [e.id for e in every if e.provenance is None]:
+        raise Error(
+            f"FAKE holds synthetic samples only; {root} has {len(genuine)} without provenance, such as {genuine[0]}. "
+            "Leave the real ones out: the experiment adds REAL's."
+        )
+    shape = real.examples[0].image.shape
+    if wrong := [e for e in every if e.image.shape != shape]:
+        raise Error(
+            f"REAL and FAKE share one shape, {shape}; {root} has {wrong[0].image.shape}. Generate at that size."
+        )
+    examples = [_renamed(e, vocabulary, real, root) for e in every]
+    there = {e.annotation.labels[real.label] for e in examples}
+    needed = {e.annotation.labels[real.label] for e in real.examples}
+    lacking = [real.names[int(kind)] for kind in sorted(needed - there)]
+    if tested and lacking:
+        raise Error(
+            f"Every class is drawn equally often; {root} has no {', '.join(lacking)}. Generate some: --set {real.label}="
+            f"{lacking[0]}"
+        )
+    trained_on = _trained_on(root, facts, model)
+    sources = {e.provenance.source for e in every if e.provenance is not None} - {None}
+    known = seen(real.examples, trained_on or (), sources)
+    if tested:
+        _refuse_leaks(root, real, seen(real.test, trained_on or ()), seen(real.test, (), sources))
+    return Pool(root, examples, None if trained_on is None else frozenset(known), _seconds(facts))
+
+
+def _refuse_leaks(root: Path, real: Real, trained: set[str], changed: set[str]) -> None:
+    if trained:
+        raise Error(
+            f"A test sample must be new to the generator; that of {root} was trained on {len(trained)} of the "
+            f"{len(real.test)} held-out samples of fold {real.fold}. Train it with --fold {real.fold}, or test on the fold it "
+            "was not trained on."
+        )
+    if changed:
+        raise Error(
+            f"A test sample must not be what a synthetic one was made from; {root} was made from {len(changed)} of the "
+            f"{len(real.test)} held-out samples of fold {real.fold}. Make it from the other folds."
+        )
+
+
+def _trained_on(root: Path, facts: Mapping[str, Any], model: Path | None) -> set[str] | None:
+    """Hashed ids of what FAKE's model was trained on, from FAKE itself or from its model's folder; None: not stated."""
+    if "trained_on" in facts:
+        return set(facts["trained_on"])
+    if model is None:
+        return None
+    mark = facts.get("model", "")
+    if mark and not fingerprint(model).startswith(mark):
+        raise Error(f"{root} was made by the model {mark}; {model} is {fingerprint(model)[: len(mark)]}. Name its own.")
+    runs = [part.get("run", {}) for part in read_meta(model)["parts"].values()]
+    if not all("trained_on" in run for run in runs):
+        return None
+    return {each for run in runs for each in run["trained_on"]}
+
+
+def _renamed(example: Example, vocabulary: labels.Vocabulary, real: Real, root: Path) -> Example:
+    """The example with the index that its class has in REAL."""
+    name = labels.spell(vocabulary, example.annotation.labels).get(real.label)
+    if name not in real.names:
+        raise Error(
+            f"A synthetic sample has a '{real.label}' that REAL knows; '{example.id}' of {root} has {name or 'none'}. "
+            f"Known: {', '.join(real.names)}. Take another --label, or generate with that label set."
+        )
+    index = float(real.names.index(name))
+    annotation = dataclasses.replace(example.annotation, labels={**example.annotation.labels, real.label: index})
+    return dataclasses.replace(example, annotation=annotation)
+
+
+def _seconds(facts: Mapping[str, Any]) -> float | None:
+    settings = facts.get("settings")
+    found = facts.get("seconds", settings.get("seconds") if type(settings) is dict else None)
+    return float(found) if type(found) in (int, float) else None
+
+
+def _span(numbers: Sequence[int]) -> str:
+    return " to ".join(map(str, sorted({numbers[0], numbers[-1]})))
