@@ -7,37 +7,18 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from diffgraft import classify_report
 from diffgraft.classify import REAL_ARMS, REFERENCE, Watch, check, dump, output, protocol, settled
+from diffgraft.classify_result import Alignment
 from diffgraft.pools import arrays, families, read_real
 from toolkit.evaluation import classification as scores
-from toolkit.evaluation.anomaly import Interval
 from toolkit.evaluation.downstream import SETTINGS, Labelled, train
 
 __all__ = ["Alignment", "alignment"]
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """What `alignment` found: name of a set of samples -> accuracy, balanced accuracy, interval and figures a seed."""
-
-    balanced: Mapping[str, Interval]
-    figures: Mapping[str, tuple[scores.Figures, ...]]
-    names: tuple[str, ...]
-    protocol: Mapping[str, Any]
-
-    def __str__(self) -> str:
-        return classify_report.terminal_alignment(self)
-
-    @property
-    def numbers(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 def alignment(

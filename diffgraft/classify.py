@@ -11,18 +11,17 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffgraft import classify_report
-from diffgraft.classify_report import said
+from diffgraft.classify_result import Classification, Row, said
 from diffgraft.pools import Family, Real, arrays, families, read_real, strata
 from toolkit import dataset
 from toolkit.evaluation import classification as scores
-from toolkit.evaluation.anomaly import Interval
 from toolkit.evaluation.downstream import NETWORK, SETTINGS, Arm, Labelled, Outcome, train
 from toolkit.example import Error, Example
 from toolkit.methods.mixing import cutmix, mixup
@@ -61,63 +60,6 @@ def arms(pool: str) -> tuple[Arm, ...]:
         Arm(f"only {pool}", augment=True, pool=pool, share=1.0),
         Arm(f"pretrained on {pool}", augment=True, pool=pool, pretrain=0.5),
     )
-
-
-@dataclass(frozen=True)
-class Row:
-    """One arm at one number of shots (0: all training samples), over all seeds.
-
-    balanced: balanced accuracy, interval over leaves and seeds; spread: its standard deviation over seeds; gain: less
-    the reference's, paired, None for the reference itself. figures: one a seed. calibration: expected calibration
-    error, mean of the seeds. seconds: of a training; overhead: of that over "real", in per cent. generation: seconds
-    that making the pool took. strata: label -> value -> accuracy.
-    """
-
-    shots: int
-    arm: str
-    generator: str
-    balanced: Interval
-    spread: float
-    gain: Interval | None
-    figures: tuple[scores.Figures, ...]
-    calibration: float | None = None
-    seconds: float | None = None
-    overhead: float | None = None
-    generation: float | None = None
-    strata: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-
-    def recall(self, kind: int) -> float | None:
-        """Recall of a class, mean of the seeds."""
-        found = [each.recall[kind] for each in self.figures]
-        return None if None in found else float(np.mean(found))  # type: ignore[arg-type]
-
-    @property
-    def confusion(self) -> np.ndarray:
-        """(K, K), the seeds added up; rows are the truth."""
-        return np.sum([each.confusion for each in self.figures], 0)
-
-
-@dataclass(frozen=True)
-class Classification:
-    """What `classify` found; str() is for the terminal. warnings: what makes the figures less than they look."""
-
-    rows: tuple[Row, ...]
-    names: tuple[str, ...]
-    protocol: Mapping[str, Any]
-    warnings: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return classify_report.terminal(self)
-
-    @property
-    def numbers(self) -> dict[str, Any]:
-        """Plain values for JSON, without NaN."""
-        return {
-            "classes": list(self.names),
-            "rows": [dataclasses.asdict(row) for row in self.rows],
-            "protocol": dict(self.protocol),
-            "warnings": list(self.warnings),
-        }
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from diffgraft import report
+from diffgraft.classify_result import Alignment, Classification, Row, by_shots, said, signed
 from toolkit.evaluation.anomaly import Interval
 from toolkit.example import Example
 
-if TYPE_CHECKING:
-    from diffgraft.alignment import Alignment
-    from diffgraft.classify import Classification, Row
-
-__all__ = ["said", "terminal", "terminal_alignment", "write", "write_alignment"]
+__all__ = ["write", "write_alignment"]
 
 SHOWN = 4
 """Samples of each class in the sheet."""
@@ -34,24 +31,6 @@ _COST = (
 _TRIVIAL = ("random forest", "majority class")
 
 
-def terminal(result: Classification) -> str:
-    """One line an arm."""
-    lines = [f"test: {result.protocol['test']}"]
-    for shots, rows in _by_shots(result.rows).items():
-        lines.append(f"{said(shots)}: balanced accuracy, and gain over real + classical")
-        for row in rows:
-            lines.append(f"  {row.arm:36} {row.balanced!s:22} {_signed(row.gain):24} {row.generator}".rstrip())
-    return "\n".join([*lines, *(f"note: {each}" for each in result.warnings)])
-
-
-def terminal_alignment(result: Alignment) -> str:
-    lines = [f"a classifier trained on real samples names the class; chance {1 / len(result.names):.2f}"]
-    for name, balanced in result.balanced.items():
-        accuracy = np.mean([each.accuracy for each in result.figures[name]])
-        lines.append(f"  {name:24} accuracy {accuracy:.3f}, balanced {balanced}")
-    return "\n".join(lines)
-
-
 def write(
     path: Path,
     result: Classification,
@@ -61,29 +40,29 @@ def write(
     seconds: float,
 ) -> None:
     """report.html. sets: samples for the sheet, real ones first, then one set a pool."""
-    by_shots = _by_shots(result.rows)
+    grouped = by_shots(result.rows)
     pools = list(result.protocol["pools"])
     sections = [report.Section("Warning", [report.Text("\n\n".join(result.warnings))])] if result.warnings else []
     note = (
         "Mean of the seeds with a 95 % interval over leaves and seeds; differences are paired: same leaves, same seeds. All arms "
         "take the same number of optimisation steps. Bold: best of the column."
     )
-    picture: list[report.Block] = [_Dots({said(k): {r.arm: r.balanced for r in rows} for k, rows in by_shots.items()})]
-    few = [k for k in by_shots if k]
+    picture: list[report.Block] = [_Dots({said(k): {r.arm: r.balanced for r in rows} for k, rows in grouped.items()})]
+    few = [k for k in grouped if k]
     if len(few) > 1:
-        picture.append(_curve(by_shots, few))
+        picture.append(_curve(grouped, few))
     sections += [
-        report.Section("Figures", [_table(k, rows) for k, rows in by_shots.items()], note),
+        report.Section("Figures", [_table(k, rows) for k, rows in grouped.items()], note),
         report.Section("Pictures", picture),
-        report.Section("Classes", [_recalls(k, rows, result.names) for k, rows in by_shots.items()], "Recall, mean of the seeds."),
-        report.Section("Groups", [t for k, rows in by_shots.items() for t in _strata(k, rows)], _GROUPS),
-        report.Section("Confusion", [_told(row, k, result) for k, rows in by_shots.items() for row in _chosen(rows)]),
-        report.Section("Cost", [_cost(k, rows) for k, rows in by_shots.items()], _COST),
+        report.Section("Classes", [_recalls(k, rows, result.names) for k, rows in grouped.items()], "Recall, mean of the seeds."),
+        report.Section("Groups", [t for k, rows in grouped.items() for t in _strata(k, rows)], _GROUPS),
+        report.Section("Confusion", [_told(row, k, result) for k, rows in grouped.items() for row in _chosen(rows)]),
+        report.Section("Cost", [_cost(k, rows) for k, rows in grouped.items()], _COST),
         report.Section("Samples", [_sheet(sets, ["real, held out", *pools], result.names, label)]),
         report.Section("Protocol", [report.Facts({k.replace("_", " "): v for k, v in result.protocol.items()})]),
     ]  # fmt: skip
     sections = [section for section in sections if section.blocks]
-    lead = "; ".join(_lead(k, rows) for k, rows in by_shots.items() if any(row.generator for row in rows))
+    lead = "; ".join(_lead(k, rows) for k, rows in grouped.items() if any(row.generator for row in rows))
     report.write(
         path, "What synthetic samples do for a classifier", lead, sections, _run(result, command, seconds), notice=report.RESEARCH_USE,
         next_step="Look at the classes that lose: show them with diffgraft evaluate --task alignment.",
@@ -125,7 +104,7 @@ def write_alignment(
         report.Section("Protocol", [report.Facts({k.replace("_", " "): v for k, v in result.protocol.items()})]),
     ]
     report.write(
-        path, "Do synthetic images show what was asked for?", terminal_alignment(result).replace("\n", "; "), sections,
+        path, "Do synthetic images show what was asked for?", str(result).replace("\n", "; "), sections,
         _run(result, command, seconds), notice=report.RESEARCH_USE,
         next_step="See whether they help: diffgraft evaluate REAL FAKE --task classify",
     )  # fmt: skip
@@ -135,7 +114,7 @@ def _lead(shots: int, rows: Sequence[Row]) -> str:
     """The best arm with synthetic samples; that it was picked on the very test is said."""
     made = [row for row in rows if row.generator]
     best = max(made, key=lambda row: row.balanced.value or 0.0)
-    return f"{said(shots)}: {best.arm} {_signed(best.gain)} over real + classical (best of {len(made)} on this test)"
+    return f"{said(shots)}: {best.arm} {signed(best.gain)} over real + classical (best of {len(made)} on this test)"
 
 
 # Tables
@@ -154,7 +133,7 @@ def _table(shots: int, rows: Sequence[Row]) -> report.Table:
     ]
     lines = [
         [
-            row.arm, row.generator or "-", str(row.balanced), row.spread, _signed(row.gain),
+            row.arm, row.generator or "-", str(row.balanced), row.spread, signed(row.gain),
             float(np.mean([f.accuracy for f in row.figures])), float(np.mean([f.macro_f1 for f in row.figures])),
             row.calibration,
         ]
@@ -238,24 +217,6 @@ def _sheet(sets: Sequence[Sequence[Example]], titles: Sequence[str], names: Sequ
 
 def _run(result: Any, command: str, seconds: float) -> report.Run:
     return report.Run(command=command, seconds=seconds, seed=0, settings=result.protocol["optimisation"])
-
-
-def _by_shots(rows: Sequence[Row]) -> dict[int, list[Row]]:
-    found: dict[int, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row.shots, []).append(row)
-    return found
-
-
-def said(shots: int) -> str:
-    """A number of shots in words."""
-    return f"{shots} a class" if shots else "all"
-
-
-def _signed(gain: Interval | None) -> str:
-    if gain is None or gain.value is None:
-        return "-"
-    return f"{gain.value:+.3f} [{gain.low:+.2f}, {gain.high:+.2f}]"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

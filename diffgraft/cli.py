@@ -499,6 +499,15 @@ def demo(
     _say(f"reports: {', '.join(str(path) for path in sorted(out.glob('*/report.html')))}")
 
 
+@app.command(epilog="Example: diffgraft methods")
+def methods() -> None:
+    """The published methods that are there: paper, what they do, what they need, and how to run them."""
+    from diffgraft.methods import listing
+
+    _say(listing())
+    _next("diffgraft edit --help, diffgraft generate --help")
+
+
 @app.command(epilog="Example: diffgraft doctor")
 def doctor() -> None:
     """What is installed here, and what each missing part would bring."""

@@ -170,7 +170,7 @@ def edit(
             dataset.write(made, folder, labels=model_labels(vocabulary), **about)
         outcome = _outcome(model, work, edited, wanted)
         run = report.Run(command=command, settings=resolved, seed=settings.seed, seconds=time.monotonic() - begun)
-        _report(folder / "report.html", vocabulary, examples, made, masks, outcome, run)
+        _report(folder / "report.html", vocabulary, examples, made, masks, outcome, run, domain.NOTICE)
     return outcome
 
 
@@ -291,7 +291,7 @@ def _counted(watch: Callable[[str, int, int], None], label: str) -> Callable[[],
 
 def _report(
     path: Path, vocabulary: Vocabulary, examples: Sequence[Example], made: Sequence[Example], masks: np.ndarray,
-    outcome: Outcome, run: report.Run,
+    outcome: Outcome, run: report.Run, notice: str,
 ) -> None:  # fmt: skip
     shown: list[np.ndarray] = []
     captions: list[str] = []
@@ -319,5 +319,5 @@ def _report(
     ]
     report.write(
         path, "Edited images", f"{outcome.count} images", sections, run,
-        notice=report.RESEARCH_USE, next_step="Look at every image before it is used: diffgraft evaluate shows whether it helps.",
+        notice=notice, next_step="Look at every image before it is used: diffgraft evaluate shows whether it helps.",
     )  # fmt: skip

@@ -129,7 +129,7 @@ def generate(
             else:
                 dataset.write(examples, folder, labels=model_labels(vocabulary), **about)
         run = report.Run(command=command, settings=made, seed=settings.seed, seconds=time.monotonic() - begun)
-        _write_report(folder / "report.html", images, rows, vocabulary, outcome, far, run)
+        _write_report(folder / "report.html", images, rows, vocabulary, outcome, far, run, domain.NOTICE)
     return outcome
 
 
@@ -276,7 +276,7 @@ def _write_volume(
 
 def _write_report(
     path: Path, images: np.ndarray, rows: Sequence[Annotation], vocabulary: Vocabulary, outcome: Outcome,
-    far: gates.Distance | None, run: report.Run,
+    far: gates.Distance | None, run: report.Run, notice: str,
 ) -> None:  # fmt: skip
     captions = [
         ", ".join(f"{k} {v}" for k, v in labels.spell(vocabulary, row.labels).items()) or "no labels set"
@@ -301,6 +301,6 @@ def _write_report(
         f"{outcome.count} synthetic images",
         sections,
         run,
-        notice=report.RESEARCH_USE,
+        notice=notice,
         next_step="Look at every image before it is used; synthetic images are training material, not findings.",
     )

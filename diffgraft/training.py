@@ -110,7 +110,7 @@ def train(
     if hasattr(domain, "typical"):
         plain["typical"] = domain.typical(seen)
     folder.save_part(root, part, average, plain)
-    training_report.write(place, part, facts, blocks, plain["parts"][part], settings)
+    training_report.write(place, part, facts, blocks, plain["parts"][part], settings, domain.NOTICE)
     return facts
 
 

@@ -33,7 +33,7 @@ SHOWN = 5
 
 def write(
     place: Path, part: str, facts: dict[str, object], blocks: list[report.Block], plan: dict[str, object],
-    settings: Training,
+    settings: Training, notice: str,
 ) -> None:  # fmt: skip
     """training/<part>/report.html: the loss, what was learned, the facts and every setting."""
     log = [json.loads(line) for line in (place / "log.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -58,7 +58,7 @@ def write(
             report.Section("Facts", [report.Facts(shown)]),
         ],
         report.Run(settings={k: v for k, v in plan.items() if k != "run"}, seed=settings.seed),
-        notice=report.RESEARCH_USE,
+        notice=notice,
         next_step="Write the graphs that run without torch: diffgraft export MODEL --to onnx",
     )
 

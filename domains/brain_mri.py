@@ -29,7 +29,7 @@ from toolkit.settings import Augmentation, Counterfactual, Network, Training
 from toolkit.transforms import Box, fit, square_box, to_window, unfit
 
 __all__ = [
-    "AUGMENTATION", "CLASSES", "CONTRAST", "FIELDS", "LABELS", "PRESETS", "QUALITY", "TARGET", "UNITS",
+    "AUGMENTATION", "CLASSES", "CONTRAST", "FIELDS", "LABELS", "NOTICE", "PRESETS", "QUALITY", "TARGET", "UNITS",
     "VOCABULARY", "Finding", "Study", "ask", "condition", "doubts", "explain", "fields", "novelty", "read", "scan", "series",
     "slice_labels", "study", "typical", "vocabulary",
 ]  # fmt: skip
@@ -37,6 +37,9 @@ __all__ = [
 SIZE = 64
 UNITS = ("slices", "patients")
 """What a sample and a group of samples are called."""
+
+NOTICE = "Research use only. Not a medical device."
+"""What every report of this domain says."""
 
 CONTRAST = "FLAIR"
 TARGET = "lesion"

@@ -28,7 +28,7 @@ from toolkit.photograph import photograph
 from toolkit.settings import Augmentation, Network, Training
 
 __all__ = [
-    "AUGMENTATION", "FORMAT", "LABELS", "LATENT_CHANNELS", "PRESETS", "SIZE", "TARGET", "UNITS", "VOCABULARY", "ask",
+    "AUGMENTATION", "FORMAT", "LABELS", "LATENT_CHANNELS", "NOTICE", "PRESETS", "SIZE", "TARGET", "UNITS", "VOCABULARY", "ask",
     "complete", "condition", "fields", "folder_of", "foreground", "one", "read", "vocabulary", "write",
 ]  # fmt: skip
 
@@ -37,6 +37,9 @@ SIZE = (64, 128)
 
 UNITS = ("photographs", "leaves")
 """What a sample and a group of samples are called."""
+
+NOTICE = "Research use only. Generated and edited leaves are training material, not observations."
+"""What every report of this domain says."""
 
 LABELS = ("crop", "condition", "severity")
 """The labels that become condition fields."""
@@ -68,7 +71,7 @@ PRESETS = {
     "denoiser": {
         "small": (
             Network((48, 64, 72), attention=1, attention_head_dim=24, dropout=0.05),
-            Training(steps=16000, batch=32, sigma_mean=-0.4, sigma_std=1.2, ema=0.9995, checkpoint_every=500),
+            Training(steps=10000, batch=32, sigma_mean=-0.4, sigma_std=1.2, ema=0.9995, checkpoint_every=500),
         ),
     },
 }

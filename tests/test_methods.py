@@ -387,12 +387,12 @@ def test_a_hybrid_names_both_its_sources_and_fits_into_a_data_set(tmp_path):
 
 # ----------------------------------------------------------------------------------------------------------- the list
 
-SHARED = {"guided", "method", "mixing"}
-"""What no published diffusion method is: what they share, and the classical mixing beside which they are measured."""
+SHARED = {"guided", "method"}
+"""What no published method is: what they share."""
 
 
 def test_every_module_of_methods_says_what_it_is():
-    files = set(methods().values()) - {"toolkit/methods/mixing.py"}
+    files = set(methods().values())
     names = {m.name for m in pkgutil.iter_modules(toolkit.methods.__path__)} - SHARED
     assert files == {f"toolkit/methods/{name}.py" for name in names}
 

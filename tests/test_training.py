@@ -513,14 +513,15 @@ def test_a_torn_log_line_does_not_stop_a_run(tmp_path, kept):
 
 TOY = SimpleNamespace(
     __name__="domains.toy",
-    FIELDS=brain_mri.FIELDS,
+    VOCABULARY=brain_mri.VOCABULARY,
     TARGET="lesion",
-    CLASSES=("healthy", "lesion"),
+    NOTICE="A toy.",
     AUGMENTATION=EVERYTHING,
     PRESETS={
         "denoiser": {"tiny": (dataclasses.replace(NETWORK, dropout=0.1), Training(40, 8, 5e-3, 5, checkpoint_every=5))},
         "classifier": {"tiny": (dataclasses.replace(NETWORK, dropout=0.1), Training(30, 8, checkpoint_every=5))},
     },
+    fields=brain_mri.fields,
     condition=brain_mri.condition,
     typical=lambda examples: {"groups": len({e.group for e in examples})},
 )

@@ -37,7 +37,7 @@ METHODS = (
         "Trabucco et al. 2023, arXiv:2302.07944",
         "Variants of real images: noised to a random level, denoised as their own class; half of each training batch.",
         "a denoiser with the class among its conditions; labelled images, 5 or more a class",
-        "toolkit.methods.da_fusion.augment, balanced; new classes: diffgraft train ... --part embedding --from MODEL",
+        "diffgraft edit MODEL DATA OUT --procedure dafusion --strength 1 --variants 10; toolkit.methods.da_fusion.balanced",
     ),
     Method(
         "Textual inversion",

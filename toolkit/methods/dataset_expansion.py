@@ -36,7 +36,7 @@ METHODS = (
         "Zhang Y. et al. 2022, arXiv:2211.13976",
         "New images of each class, kept when a classifier names the class and they lie among the real ones.",
         "a class-conditional denoiser; a feature network or any classifier; the real images",
-        "toolkit.methods.dataset_expansion.expand, judge",
+        "diffgraft generate MODEL OUT --like DATA --faithful-to DATA -n 300; toolkit.methods.dataset_expansion.judge",
     ),
     Method(
         "Plant disease and weed synthesis by class",

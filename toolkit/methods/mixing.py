@@ -13,7 +13,32 @@ import math
 
 import numpy as np
 
-__all__ = ["cutmix", "cutout", "mixup", "patch_shuffle"]
+from toolkit.methods.method import Method
+
+__all__ = ["METHODS", "cutmix", "cutout", "mixup", "patch_shuffle"]
+
+_ASKED = "labelled images"
+METHODS = tuple(
+    Method(
+        name, paper, does, _ASKED, f"diffgraft evaluate REAL FAKE --task classify; toolkit.methods.mixing.{function}"
+    )
+    for name, paper, does, function in (
+        (
+            "mixup",
+            "Zhang et al. 2017, arXiv:1710.09412",
+            "A convex combination of two images and of their labels.",
+            "mixup",
+        ),
+        ("cutout", "DeVries & Taylor 2017, arXiv:1708.04552", "A square of the image hidden.", "cutout"),
+        ("CutMix", "Yun et al. 2019, arXiv:1905.04899", "A box of another image pasted in, labels by area.", "cutmix"),
+        (
+            "PatchShuffle",
+            "Kang et al. 2017, arXiv:1707.07103",
+            "Pixels shuffled inside small windows.",
+            "patch_shuffle",
+        ),
+    )
+)
 
 Mixed = tuple[np.ndarray, np.ndarray]
 
