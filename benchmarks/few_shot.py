@@ -57,7 +57,8 @@ def main() -> None:
                     model, few, varied, "dafusion", strength=1.0, variants=count, settings=sampling, backend="torch"
                 )  # fmt: skip
             if not made.exists():
-                generate(model, made, {}, options.per_class, sampling, each="condition", backend="torch")
+                count = options.per_class * len(vocabulary[plant_disease.TARGET])
+                generate(model, made, {}, count, sampling, like=few, balance=plant_disease.TARGET, backend="torch")
             print(f"{name}: {len(subset)} images, {time.monotonic() - begun:.0f} s", flush=True)
 
 

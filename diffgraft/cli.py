@@ -204,7 +204,7 @@ def generate(
     """New images from noise, with the labels that are set, as a data set folder or a volume, with a report."""
     from diffgraft import generation as module
 
-    settings = _sampling(model, seed=seed, steps=steps, guidance=guidance, sampler=sampler)
+    settings = _sampling(model, "sampling", seed=seed, steps=steps, guidance=guidance, sampler=sampler)
     labels = module.asked(model, set_ or [])
     with _progress() as step:
         made = module.generate(
@@ -237,16 +237,17 @@ def edit(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     input: Annotated[Path, typer.Argument(help="Data set, folder of raw files, or one photograph.")],
     out: Annotated[Path, typer.Argument(help="New output folder.")],
-    procedure: Annotated[str, typer.Option(help="sdedit, inpaint, invert or dafusion.")] = "sdedit",
+    procedure: Annotated[str, typer.Option(help="inpaint, invert, sdedit or dafusion.")] = "inpaint",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="New label of the images, NAME=VALUE; repeat.")
     ] = None,
     where: Annotated[
         list[str] | None, typer.Option(help="Label an image must have to be taken, NAME=VALUE; repeat.")
     ] = None,
-    strength: Annotated[float, typer.Option(help="In (0, 1]: how far up the noise goes.")] = 0.5,
-    mask: Annotated[
-        Path | None, typer.Option(help="Grey picture, white where to change; a leaf's outline unless given.")
+    strength: Annotated[float, typer.Option(help="In (0, 1]: how far up the noise goes.")] = 0.4,
+    mask: Annotated[Path | None, typer.Option(help="Grey picture, white where to change, grey where less.")] = None,
+    region: Annotated[
+        str | None, typer.Option(help="Without a mask: spots, foreground or whole. The procedure's own unless given.")
     ] = None,
     count: Annotated[int | None, typer.Option("-n", "--count", help="At most so many images.")] = None,
     variants: Annotated[int, typer.Option(help="Of each image.")] = 1,
@@ -262,10 +263,10 @@ def edit(
     from diffgraft import generation
     from diffgraft.edit import edit as run
 
-    settings = _sampling(model, seed=seed, steps=steps, guidance=guidance, sampler=sampler)
+    settings = _sampling(model, "editing", seed=seed, steps=steps, guidance=guidance, sampler=sampler)
     with _progress() as step:
         made = run(
-            model, input, out, procedure, generation.worded(model, set_ or []), strength=strength, mask=mask,
+            model, input, out, procedure, generation.worded(model, set_ or []), strength=strength, mask=mask, region=region,
             where=where or (), count=count, variants=variants, settings=settings, backend=backend.value, overwrite=overwrite,
             command=_command(), watch=step,
         )  # fmt: skip
@@ -476,7 +477,12 @@ def export(
         _say(
             f"parity {parity.output:16} sigma {parity.sigma or 0:<6g} {parity.error:.1e} of its spread (allowed {parity.allowed:.0e})"
         )
-    _next(f"diffgraft counterfactual {model} SCAN out/ --backend onnx")
+    from diffgraft.models import domain_of
+
+    treats_scans = hasattr(domain_of(model), "study")
+    _next(
+        f"diffgraft {'counterfactual' if treats_scans else 'generate'} {model} {'SCAN ' * treats_scans}out/ --backend onnx"
+    )
 
 
 @app.command(epilog="Example: diffgraft demo --input scan_flair.nii.gz")
@@ -494,7 +500,7 @@ def demo(
     if input is None:
         generate(plant, out / "leaves", count=8, each="condition", overwrite=True)
         edit(
-            plant, out / "leaves", out / "rust", "invert", ["condition=rust"], ["condition=healthy"], count=4, overwrite=True
+            plant, out / "leaves", out / "rust", set_=["condition=rust"], where=["condition=healthy"], count=4, overwrite=True
         )  # fmt: skip
     _say(f"reports: {', '.join(str(path) for path in sorted(out.glob('*/report.html')))}")
 
@@ -530,14 +536,16 @@ def doctor() -> None:
     _next("diffgraft demo")
 
 
-def _sampling(model: Path, **changes: Any) -> Any:
+def _sampling(model: Path, purpose: str, **changes: Any) -> Any:
     """How a model is sampled, with what was asked for in place of its own defaults."""
     import dataclasses
 
     from diffgraft.generation import default
     from toolkit.folder import read_meta
 
-    return dataclasses.replace(default(read_meta(model)), **{k: v for k, v in changes.items() if v is not None})
+    return dataclasses.replace(
+        default(read_meta(model), purpose), **{k: v for k, v in changes.items() if v is not None}
+    )
 
 
 def _pairs(words: list[str]) -> dict[str, Path]:

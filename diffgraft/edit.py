@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from diffgraft import models, report
 from diffgraft.generation import default, model_labels, trained_on
 from diffgraft.sampling import HIGHEST, conditions
 from toolkit import dataset, labels
 from toolkit.diffusion.model import Model
+from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Annotation, Error, Example, Provenance
 from toolkit.folder import image_shape
 from toolkit.labels import Vocabulary
@@ -35,6 +37,9 @@ __all__ = ["PROCEDURES", "Outcome", "edit"]
 
 SHOWN = 24
 """Edited images in the report."""
+
+SPOTTED, SPOT = 0.3, 4.0
+"""Part of the foreground that spots cover, and how far they reach, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +115,12 @@ def edit(
     model_path: str | Path,
     source: str | Path,
     out: str | Path,
-    procedure: str = "sdedit",
+    procedure: str = "inpaint",
     changes: Mapping[str, float] | None = None,
     *,
-    strength: float = 0.5,
+    strength: float = 0.4,
     mask: str | Path | None = None,
+    region: str | None = None,
     where: Sequence[str] = (),
     count: int | None = None,
     variants: int = 1,
@@ -127,7 +133,7 @@ def edit(
     """Edit the images of a data set, a folder of raw files or one file towards `changes`, into a new data set.
 
     mask: a grey picture, white where to change, its grey the part of the strength (a change map); else each image's
-    own mask, else what the domain calls its foreground, else the whole image. where: labels that an image must have to
+    own mask, else what `region` says, one of REGIONS, by default REGION_OF the procedure. where: labels that an image must have to
     be taken, such as "condition=healthy". count: at most so many images, the first; variants: of each of them.
     Errors: an unknown procedure or label, a strength outside (0, 1], no image to edit.
     """
@@ -136,17 +142,20 @@ def edit(
             f"An edit is one of {', '.join(PROCEDURES)} with a strength in (0, 1] and one variant or more; "
             f"found '{procedure}', {strength} and {variants}."
         )
+    if region is not None and region not in REGIONS:
+        raise Error(f"A region is one of {', '.join(REGIONS)}; found '{region}'. Or draw one: --mask PICTURE")
     model = models.open(model_path, backend)
     domain = models.domain(model.meta["domain"])
     vocabulary = labels.of(model.meta, domain)
-    settings = settings or default(model.meta)
+    settings = settings or default(model.meta, "editing")
     needed = [path for path in (model_path, source, mask) if path is not None]
     with dataset.staged(out, overwrite, ("report.html",), needed) as folder:
         begun = time.monotonic()
         chosen = _chosen(domain, vocabulary, Path(source), model, labels.parse(vocabulary, where), count)
         examples = [example for example in chosen for _ in range(variants)]
         wanted = [_towards(domain, vocabulary, e.annotation, changes or {}) for e in examples]
-        masks = np.stack([_region(domain, e, mask) for e in examples])
+        kind = region or REGION_OF[procedure]
+        masks = np.stack([_region(domain, e, mask, kind, settings.seed, n) for n, e in enumerate(examples)])
         step = _counted(watch, procedure)
         work = _Work(
             model, np.stack([e.image for e in examples]), masks, strength, *_asked(model, domain, wanted, examples),
@@ -154,7 +163,8 @@ def edit(
         )  # fmt: skip
         edited = PROCEDURES[procedure](work)
         resolved = dataclasses.asdict(settings) | {
-            "procedure": procedure, "strength": strength, "model": model.fingerprint[:16], "backend": model.backend,
+            "procedure": procedure, "strength": strength, "region": "a mask" if mask else kind,
+            "model": model.fingerprint[:16], "backend": model.backend,
         }  # fmt: skip
         made = [
             _edited(e, image, row, resolved, change, n % variants)
@@ -211,7 +221,9 @@ def _towards(domain: ModuleType, vocabulary: Vocabulary, own: Annotation, change
     return Annotation(labels=domain.complete(found, vocabulary) if hasattr(domain, "complete") else found)
 
 
-def _region(domain: ModuleType, example: Example, mask: str | Path | None) -> np.ndarray:
+def _region(
+    domain: ModuleType, example: Example, mask: str | Path | None, kind: str, seed: int, index: int
+) -> np.ndarray:
     """(H, W) in [0, 1]: how much of the strength each place is given."""
     size = example.image.shape[1:]
     if mask is not None:
@@ -220,9 +232,29 @@ def _region(domain: ModuleType, example: Example, mask: str | Path | None) -> np
         return np.asarray(grey, np.float32) / 255
     if example.annotation.mask is not None:
         return example.annotation.mask.astype(np.float32)
-    if hasattr(domain, "foreground"):
-        return domain.foreground(example.image).astype(np.float32)
-    return np.ones(size, np.float32)
+    whole = np.ones(size, bool)
+    inside = domain.foreground(example.image) if hasattr(domain, "foreground") else whole
+    return REGIONS[kind](inside, seed, index).astype(np.float32)
+
+
+def _spots(inside: np.ndarray, seed: int, index: int) -> np.ndarray:
+    """Blobs over a part SPOTTED of a boolean region, away from its rim, a function of (seed, index) alone."""
+    core = ndimage.binary_erosion(inside, iterations=3)
+    core = core if core.any() else inside
+    field = ndimage.gaussian_filter(gaussian(inside.shape, seed, [index], Purpose.CHOICE, 0)[0], SPOT)
+    return core & (field >= np.quantile(field[core], 1 - SPOTTED))
+
+
+REGIONS: Mapping[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
+    "spots": _spots,
+    "foreground": lambda inside, seed, index: inside,
+    "whole": lambda inside, seed, index: np.ones_like(inside),
+}
+"""Where an image without a mask is changed: patches of the foreground, all of it (the leaf), or everywhere."""
+
+REGION_OF = {"invert": "foreground", "sdedit": "spots", "inpaint": "spots", "dafusion": "whole"}
+"""What a procedure changes unless it is told otherwise. SDEdit and inpainting draw their region anew, outline and all, so
+on a whole leaf the new outline would stand inside the old one."""
 
 
 def _asked(
@@ -298,7 +330,7 @@ def _report(
     for before, after, mask in list(zip(examples, made, masks, strict=True))[:SHOWN]:
         change = np.abs(after.image - before.image).mean(0)
         shown += [before.image, after.image, np.clip(3 * change, 0, 2) - 1, mask * 2 - 1]
-        words = [", ".join(labels.spell(vocabulary, e.annotation.labels).values()) for e in (before, after)]
+        words = [labels.told(vocabulary, e.annotation.labels) for e in (before, after)]
         captions += [f"before: {words[0]}", f"after: {words[1]}", "change, 3 x", "region"]
     facts = {
         "Images": outcome.count,

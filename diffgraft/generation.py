@@ -133,9 +133,9 @@ def generate(
     return outcome
 
 
-def default(meta: Mapping[str, Any]) -> Sampling:
-    """How images of a model are sampled unless something else is asked for; model.json may say it under "sampling"."""
-    return dataclasses.replace(DEFAULT, **meta.get("sampling", {}))
+def default(meta: Mapping[str, Any], purpose: str = "sampling") -> Sampling:
+    """How a model is sampled unless something else is asked for; model.json may say it under "sampling" or "editing"."""
+    return dataclasses.replace(DEFAULT, **meta.get(purpose, {}))
 
 
 def asked(root: str | Path, words: Iterable[str]) -> dict[str, float]:
@@ -278,10 +278,7 @@ def _write_report(
     path: Path, images: np.ndarray, rows: Sequence[Annotation], vocabulary: Vocabulary, outcome: Outcome,
     far: gates.Distance | None, run: report.Run, notice: str,
 ) -> None:  # fmt: skip
-    captions = [
-        ", ".join(f"{k} {v}" for k, v in labels.spell(vocabulary, row.labels).items()) or "no labels set"
-        for row in rows
-    ]
+    captions = [labels.told(vocabulary, row.labels) for row in rows]
     sections = [report.Section("Images", [report.Sheet(list(images), captions)])]
     if far is not None:
         found = {

@@ -71,7 +71,9 @@ PRESETS = {
     "denoiser": {
         "small": (
             Network((48, 64, 72), attention=1, attention_head_dim=24, dropout=0.05),
-            Training(steps=10000, batch=32, sigma_mean=-0.4, sigma_std=1.2, ema=0.9995, checkpoint_every=500),
+            Training(
+                steps=12000, batch=32, sigma_mean=-0.4, sigma_std=1.2, ema=0.9995, drop_each=0.1, checkpoint_every=500
+            ),
         ),
     },
 }

@@ -47,12 +47,17 @@ class _Stored:
 
 @dataclass(frozen=True)
 class _Graph:
-    """A graph to be traced: module(*inputs) -> outputs, with the part whose file holds its weights."""
+    """A graph to be traced: module(*inputs) -> outputs, with the part whose file holds its weights.
+
+    optimize: by the exporter, which would also multiply a batch norm into the convolution before it: weights that the
+    file does not have. Left to the runtime, which does the same when it opens the graph.
+    """
 
     module: nn.Module
     part: str
     inputs: dict[str, Tensor]
     outputs: tuple[str, ...]
+    optimize: bool = True
 
 
 def export(root: Path) -> list[Path]:
@@ -94,7 +99,8 @@ def _graphs(root: Path, meta: Mapping[str, Any]) -> Iterable[tuple[str, _Graph]]
         yield "decoder", _Graph(_Method(codec, codec.decode), "codec", {"latent": x}, ("image",))
     if "features" in meta["parts"]:
         features = load_part(root, "features")
-        yield "features", _Graph(_Values(features), "features", image, tuple(features(image["image"])))
+        names = tuple(features(image["image"]))
+        yield "features", _Graph(_Values(features), "features", image, names, optimize=False)
 
 
 class _Method(nn.Module):
@@ -142,6 +148,7 @@ def _trace(graph: _Graph) -> onnx.ModelProto:
         program = torch.onnx.export(
             graph.module.eval(), tuple(graph.inputs.values()), dynamo=True, external_data=False, opset_version=OPSET,
             input_names=list(graph.inputs), output_names=list(graph.outputs), dynamic_shapes=shapes, verbose=False,
+            optimize=graph.optimize,
         )  # fmt: skip
     assert program is not None
     model = program.model_proto

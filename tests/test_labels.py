@@ -126,3 +126,16 @@ def test_brain_mri_is_conditioned_as_its_shipped_model_was_trained(rows):
     assert found["position"].tolist() == [0.0 if math.isnan(v) else float(np.float32(v)) for v in position]
     assert found["position_known"].tolist() == [float(not math.isnan(v)) for v in position]
     assert found.keys() == brain_mri.fields(brain_mri.VOCABULARY).keys() == brain_mri.FIELDS.keys()
+
+
+def test_a_caption_says_nothing_twice():
+    vocabulary = {
+        "crop": ("coffee",),
+        "condition": ("healthy", "rust"),
+        "severity": Range(0.0, 4.0),
+        "class": ("Coffee___healthy", "Coffee___rust"),
+    }
+    leaf = {"crop": 0.0, "condition": 1.0, "severity": 2.0, "class": 1.0}
+    assert labels.told(vocabulary, leaf) == "severity 2, Coffee___rust"
+    assert labels.told(vocabulary, {"condition": 0.0}) == "healthy"
+    assert labels.told(vocabulary, {}) == "no labels set"

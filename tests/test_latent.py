@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 
 from diffgraft import edit as editing_run
 from diffgraft import generation, models, sampling
@@ -18,7 +19,7 @@ from toolkit.example import Annotation, Error, Example
 from toolkit.folder import read_meta
 from toolkit.labels import Range
 from toolkit.networks import folder
-from toolkit.networks.autoencoder import Autoencoder, reduction
+from toolkit.networks.autoencoder import Autoencoder, from_diffusers, reduction
 from toolkit.networks.features import FeatureNet
 from toolkit.networks.unet import adopt
 from toolkit.settings import Augmentation, Network, Sampling, Training
@@ -113,6 +114,27 @@ def test_a_codec_learns_to_reproduce():
         optimizer.zero_grad()
         errors.append(loss.item())
     assert errors[-1] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize("inside", ["", "vae"])
+def test_the_vae_of_a_diffusers_folder_opens_with_its_own_scale(tmp_path, inside):
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, block_out_channels=(8, 16),
+        norm_num_groups=4, latent_channels=4, scaling_factor=0.7,
+    ).eval()  # fmt: skip
+    vae.save_pretrained(tmp_path / inside)
+    codec = from_diffusers(tmp_path)
+    image = torch.randn(2, *SHAPE, generator=generator(0))
+    with torch.no_grad():
+        latent = codec.encode(image)
+        assert torch.allclose(latent, 0.7 * vae.encode(image).latent_dist.mean, atol=1e-6)
+        assert torch.allclose(codec.decode(latent), vae.decode(latent / 0.7).sample, atol=1e-5)
+
+
+def test_a_folder_without_a_vae_is_refused(tmp_path):
+    with pytest.raises(Error, match=r"config.json and safetensors"):
+        from_diffusers(tmp_path)
 
 
 def test_features_are_named_and_their_probabilities_sum_to_one():
@@ -288,6 +310,7 @@ def test_variants_of_an_image_differ_and_share_its_group(root, data, tmp_path):
         ({"procedure": "magic"}, "sdedit, inpaint, invert, dafusion"),
         ({"strength": 0.0}, "strength in"),
         ({"variants": 0}, "one variant or more"),
+        ({"region": "tip"}, "spots, foreground, whole"),
         ({"where": ["condition=phoma"]}, "healthy, rust; found 'phoma'"),
         ({"where": ["severity=3"]}, "severity=3"),
     ],
@@ -314,3 +337,13 @@ def test_all_graphs_of_a_latent_model_agree_with_torch(root):
     embedded = sum(path.stat().st_size for path in written)
     assert embedded < 600_000, "weights stay in the safetensors files"
     assert json.loads((root / "model.json").read_text())["format"] == 1
+
+
+def test_spots_lie_inside_and_depend_on_seed_and_number_alone():
+    inside = np.zeros((32, 64), bool)
+    inside[4:28, 6:58] = True
+    one = editing_run.REGIONS["spots"](inside, 1, 0)
+    assert (one & ~inside).sum() == 0
+    assert 0.2 * inside.sum() < one.sum() < 0.35 * inside.sum()
+    assert np.array_equal(one, editing_run.REGIONS["spots"](inside, 1, 0))
+    assert not np.array_equal(one, editing_run.REGIONS["spots"](inside, 1, 1))

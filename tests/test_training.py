@@ -243,6 +243,20 @@ def test_conditions_are_dropped_at_the_rate_that_was_asked_for(drop):
         assert float(batch.target[null].float().mean()) == pytest.approx(0.5, abs=0.04)
 
 
+def test_each_label_is_dropped_by_itself_too():
+    batch = blobs(20000)
+    batch = Batch(batch.image[:, :, :1, :1], batch.cond, batch.target)
+    model = Listening(batch.image)
+    losses.denoising(model, batch, SPEC, Training(1, drop=0.1, drop_each=0.2), generator(0))
+    lesion = model.cond["lesion"] == SPEC.fields["lesion"].null
+    position = model.cond["position_known"] == 0
+    rate = 1 - 0.9 * 0.8
+    assert float(lesion.float().mean()) == pytest.approx(rate, abs=0.01)
+    assert float(position.float().mean()) == pytest.approx(rate, abs=0.01)
+    assert float((lesion & position).float().mean()) == pytest.approx(0.1 + 0.9 * 0.04, abs=0.01)
+    assert torch.all(model.cond["position"][position] == 0), "a number and whether it is known go together"
+
+
 def test_noise_levels_are_lognormal_and_the_noise_is_theirs():
     batch = blobs(5000)
     batch = Batch(batch.image[:, :, :4, :4], batch.cond, batch.target)

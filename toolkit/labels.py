@@ -21,7 +21,7 @@ import numpy as np
 from toolkit.diffusion.model import Field
 from toolkit.example import Annotation, Error
 
-__all__ = ["Range", "Vocabulary", "condition", "fields", "from_json", "of", "parse", "spell", "to_json"]
+__all__ = ["Range", "Vocabulary", "condition", "fields", "from_json", "of", "parse", "spell", "to_json", "told"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,18 @@ def spell(vocabulary: Vocabulary, labels: Mapping[str, float]) -> dict[str, str]
         name: f"{value:g}" if type(vocabulary[name]) is Range else vocabulary[name][int(value)]  # type: ignore[index]
         for name, value in known.items()
     }
+
+
+def told(vocabulary: Vocabulary, labels: Mapping[str, float]) -> str:
+    """Labels as a caption: the names of values, numbers with theirs; what a longer name says already is left out."""
+    words = spell(vocabulary, labels)
+    names = {value.lower() for name, value in words.items() if type(vocabulary[name]) is not Range}
+    said = [
+        f"{name} {value}" if type(vocabulary[name]) is Range else value
+        for name, value in words.items()
+        if type(vocabulary[name]) is Range or not any(value.lower() in other for other in names - {value.lower()})
+    ]
+    return ", ".join(said) or "no labels set"
 
 
 def _value(name: str, entry: tuple[str, ...] | Range, text: str) -> float:

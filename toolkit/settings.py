@@ -46,7 +46,8 @@ class Training:
     """One training run of one part of a model.
 
     sigma_mean, sigma_std: of ln sigma during training (Karras et al. 2022, table 1). drop: probability that all
-    conditions of a sample are replaced by their nulls. fold: the fold of groups that is never trained on (None: use
+    conditions of a sample are replaced by their nulls; drop_each: that one of them alone is, each by itself, for a model
+    that may be told some labels and not others. fold: the fold of groups that is never trained on (None: use
     all). ema: decay of the weight average. precision: "fp32" or "bf16" (autocast; weights stay fp32).
     """
 
@@ -59,6 +60,7 @@ class Training:
     sigma_mean: float = -0.7
     sigma_std: float = 1.2
     drop: float = 0.15
+    drop_each: float = 0.0
     seed: int = 0
     fold: int | None = 0
     precision: str = "bf16"

@@ -7,16 +7,19 @@ appendix G). Convolutional throughout: any image whose sides are multiples of th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from toolkit.example import Error
 from toolkit.settings import Network
 
-__all__ = ["Autoencoder", "reduction"]
+__all__ = ["Autoencoder", "from_diffusers", "reduction"]
 
 
 def reduction(network: Network | Mapping[str, Any]) -> int:
@@ -31,19 +34,24 @@ class Autoencoder(nn.Module):
     def __init__(self, network: Network, shape: tuple[int, ...], latent_channels: int) -> None:
         super().__init__()
         levels = len(network.channels)
-        self.vae = AutoencoderKL(
-            in_channels=shape[0],
-            out_channels=shape[0],
-            block_out_channels=network.channels,
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            layers_per_block=network.layers,
-            latent_channels=latent_channels,
-            norm_num_groups=network.norm_groups,
-            mid_block_add_attention=False,
+        self._take(
+            AutoencoderKL(
+                in_channels=shape[0],
+                out_channels=shape[0],
+                block_out_channels=network.channels,
+                down_block_types=("DownEncoderBlock2D",) * levels,
+                up_block_types=("UpDecoderBlock2D",) * levels,
+                layers_per_block=network.layers,
+                latent_channels=latent_channels,
+                norm_num_groups=network.norm_groups,
+                mid_block_add_attention=False,
+            )
         )
-        self.register_buffer("shift", torch.zeros(latent_channels))
-        self.register_buffer("scale", torch.ones(latent_channels))
+
+    def _take(self, vae: AutoencoderKL) -> None:
+        self.vae = vae
+        self.register_buffer("shift", torch.zeros(vae.config["latent_channels"]))
+        self.register_buffer("scale", torch.ones(vae.config["latent_channels"]))
 
     def encode(self, image: Tensor) -> Tensor:
         """The latent of an image: the posterior's mean, normalised."""
@@ -69,6 +77,27 @@ class Autoencoder(nn.Module):
         means = torch.cat([self.vae.encode(part).latent_dist.mean for part in images.split(32)])
         self.shift.copy_(means.mean((0, 2, 3)))
         self.scale.copy_(spread / means.std((0, 2, 3)))
+
+
+def from_diffusers(root: str | os.PathLike[str]) -> Autoencoder:
+    """The VAE of a diffusers folder (a pipeline's, or its vae/ alone), scaled as its config says: safetensors only.
+
+    Its latents are (mean - shift_factor) * scaling_factor, of standard deviation about 1 for a Stable Diffusion VAE, so a
+    model on them has sigma_data 1. Errors: no VAE there, weights that are no safetensors.
+    """
+    path = Path(root)
+    path = path / "vae" if (path / "vae" / "config.json").is_file() else path
+    if not (path / "config.json").is_file() or not list(path.glob("*.safetensors")):
+        raise Error(
+            f"A diffusers VAE is a folder with config.json and safetensors weights; {path} has not both. "
+            "Save it anew: vae.save_pretrained(folder)"
+        )
+    codec = Autoencoder.__new__(Autoencoder)
+    nn.Module.__init__(codec)
+    codec._take(AutoencoderKL.from_pretrained(path, local_files_only=True, use_safetensors=True))
+    codec.shift.fill_(codec.vae.config.get("shift_factor") or 0.0)
+    codec.scale.fill_(codec.vae.config["scaling_factor"])
+    return codec.eval().requires_grad_(False)
 
 
 def _spread(values: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ def _validate(
     kept = {k: v.detach().clone() for k, v in module.state_dict().items()}
     module.load_state_dict(average)
     module.eval()
-    still = dataclasses.replace(settings, drop=0.0)
+    still = dataclasses.replace(settings, drop=0.0, drop_each=0.0)
     total = 0.0
     for number in range(VALIDATION_ROUNDS):
         batch = draw(held_out, 64, Augmentation(), 0, number).to(accelerator.device)

@@ -27,16 +27,20 @@ def denoising(module: nn.Module, batch: Batch, spec: Spec, settings: Training, g
     """Weighted denoising error (Karras et al. 2022, eq. 8): equal weight to every noise level at initialisation.
 
     With probability settings.drop all conditions of a sample become null, for classifier-free guidance
-    (Ho & Salimans 2022, arXiv:2207.12598, algorithm 1).
+    (Ho & Salimans 2022, arXiv:2207.12598, algorithm 1), and with settings.drop_each each label by itself.
     """
     image = batch.image
     sigma = noise_levels(settings, len(image), generator).to(image)
     noise = torch.randn(image.shape, generator=generator).to(image)
     dropped = (torch.rand(len(image), generator=generator) < settings.drop).to(image.device)
-    cond = {
-        name: torch.where(dropped, torch.full_like(value, spec.fields[name].null), value)
-        for name, value in batch.cond.items()
-    }
+    cond = {}
+    alone = {}
+    for name, value in batch.cond.items():
+        label = name.removesuffix("_known")  # a number and whether it is known go together
+        if settings.drop_each and label not in alone:
+            alone[label] = (torch.rand(len(image), generator=generator) < settings.drop_each).to(image.device)
+        missing = dropped | alone[label] if settings.drop_each else dropped
+        cond[name] = torch.where(missing, torch.full_like(value, spec.fields[name].null), value)
     denoised = module(image + sigma.reshape(-1, 1, 1, 1) * noise, sigma, **cond)
     weight = (sigma**2 + spec.sigma_data**2) / (sigma * spec.sigma_data) ** 2
     return (weight.reshape(-1, 1, 1, 1) * (denoised - image) ** 2).mean()
