@@ -6,7 +6,7 @@ A part is a value of Part; a new one is a new value, and a network in toolkit.ne
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -64,7 +64,6 @@ class Part:
     see: Callable[[Run], Seen]
     show: Callable[[Run, Seen, nn.Module], tuple[dict[str, Any], list[report.Block]]]
     finish: Callable[[Run, nn.Module], None] = lambda run, module: None
-    figures: tuple[str, ...] = field(default=())
 
 
 # ----------------------------------------------------------------------------------------------------------- denoiser
