@@ -193,12 +193,14 @@ def _chosen(
     count: int | None,
 ) -> list[Example]:
     examples: Sequence[Example]
+    theirs = vocabulary
     if (source / "manifest.jsonl").is_file():
-        examples = list(dataset.read(source))
+        examples, theirs = list(dataset.read(source)), labels.of(dataset.info(source), domain)
     elif hasattr(domain, "one") and source.is_file():
         examples = [domain.one(source, image_shape(model.meta)[1:])]
     else:
-        examples = list(domain.read(source, aside=lambda *_: None))
+        examples, theirs = list(domain.read(source, aside=lambda *_: None)), domain.vocabulary(source)
+    examples = [_in_words_of(e, theirs, vocabulary) for e in examples]
     shape = image_shape(model.meta)
     fitting = [e for e in examples if all(e.annotation.labels.get(k) == v for k, v in having.items())][:count]
     if not fitting:
@@ -210,6 +212,12 @@ def _chosen(
             f"{fitting[0].image.shape[1]}. Prepare it: diffgraft prepare ... --size {shape[2]}x{shape[1]}"
         )
     return fitting
+
+
+def _in_words_of(example: Example, theirs: Vocabulary, ours: Vocabulary) -> Example:
+    """An example whose labels have the indices of the model's vocabulary."""
+    known = labels.translated(example.annotation.labels, theirs, ours)
+    return dataclasses.replace(example, annotation=dataclasses.replace(example.annotation, labels=known))
 
 
 def _towards(domain: ModuleType, vocabulary: Vocabulary, own: Annotation, changes: Mapping[str, float]) -> Annotation:

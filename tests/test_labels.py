@@ -139,3 +139,14 @@ def test_a_caption_says_nothing_twice():
     assert labels.told(vocabulary, leaf) == "severity 2, Coffee___rust"
     assert labels.told(vocabulary, {"condition": 0.0}) == "healthy"
     assert labels.told(vocabulary, {}) == "no labels set"
+
+
+def test_labels_are_translated_by_name():
+    theirs = {"condition": ("rust", "healthy", "scab"), "severity": Range(0.0, 9.0), "farm": ("north",)}
+    ours = {"condition": ("healthy", "rust"), "severity": Range(0.0, 4.0)}
+    assert labels.translated({"condition": 0.0, "severity": 3.0, "farm": 0.0}, theirs, ours) == {
+        "condition": 1.0,
+        "severity": 3.0,
+    }
+    assert labels.translated({"condition": 2.0, "severity": 7.0}, theirs, ours) == {}
+    assert labels.translated({"condition": math.nan}, theirs, ours) == {}

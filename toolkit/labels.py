@@ -21,7 +21,19 @@ import numpy as np
 from toolkit.diffusion.model import Field
 from toolkit.example import Annotation, Error
 
-__all__ = ["Range", "Vocabulary", "condition", "fields", "from_json", "of", "parse", "spell", "to_json", "told"]
+__all__ = [
+    "Range",
+    "Vocabulary",
+    "condition",
+    "fields",
+    "from_json",
+    "of",
+    "parse",
+    "spell",
+    "to_json",
+    "told",
+    "translated",
+]
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,19 @@ def spell(vocabulary: Vocabulary, labels: Mapping[str, float]) -> dict[str, str]
         name: f"{value:g}" if type(vocabulary[name]) is Range else vocabulary[name][int(value)]  # type: ignore[index]
         for name, value in known.items()
     }
+
+
+def translated(labels: Mapping[str, float], theirs: Vocabulary, ours: Vocabulary) -> dict[str, float]:
+    """Labels of one vocabulary in another, by the names of their values; what the other does not know is left out."""
+    found: dict[str, float] = {}
+    for name, word in spell(theirs, labels).items():
+        entry = ours.get(name)
+        if type(entry) is Range and type(theirs[name]) is Range:
+            if entry.low <= labels[name] <= entry.high:
+                found[name] = labels[name]
+        elif type(entry) is tuple and word in entry:
+            found[name] = float(entry.index(word))
+    return found
 
 
 def told(vocabulary: Vocabulary, labels: Mapping[str, float]) -> str:
