@@ -29,7 +29,7 @@ from toolkit.example import Annotation, Error, Example, Provenance
 from toolkit.folder import image_shape
 from toolkit.labels import Vocabulary
 from toolkit.methods import da_fusion, local_edit
-from toolkit.methods.guided import Walk
+from toolkit.methods.guided import BATCH, Walk, evaluations
 from toolkit.methods.local_edit import Edited, LocalEdit
 from toolkit.settings import Sampling
 
@@ -66,7 +66,7 @@ class _Work:
     stated: Mapping[str, np.ndarray]
     null: Mapping[str, np.ndarray]
     walk: Walk
-    watch: Callable[[], object]
+    watch: Callable[[], object] = lambda: None
 
     @property
     def indices(self) -> range:
@@ -156,11 +156,11 @@ def edit(
         wanted = [_towards(domain, vocabulary, e.annotation, changes or {}) for e in examples]
         kind = region or REGION_OF[procedure]
         masks = np.stack([_region(domain, e, mask, kind, settings.seed, n) for n, e in enumerate(examples)])
-        step = _counted(watch, procedure)
         work = _Work(
             model, np.stack([e.image for e in examples]), masks, strength, *_asked(model, domain, wanted, examples),
-            _walk(model, settings), step,
+            _walk(model, settings),
         )  # fmt: skip
+        work = dataclasses.replace(work, watch=_counted(watch, procedure, _rounds(procedure, work)))
         edited = PROCEDURES[procedure](work)
         resolved = dataclasses.asdict(settings) | {
             "procedure": procedure, "strength": strength, "region": "a mask" if mask else kind,
@@ -317,14 +317,26 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(known)) if known else math.nan
 
 
-def _counted(watch: Callable[[str, int, int], None], label: str) -> Callable[[], None]:
-    """A counter of evaluations whose end is not known beforehand: RePaint repeats its steps."""
+def _rounds(procedure: str, work: _Work) -> int:
+    """How often the model is asked in all, for the progress bar; by a sampler that asks once a step."""
+    batches, steps, local = -(-len(work.images) // BATCH), work.walk.steps, LocalEdit(work.walk)
+    times = da_fusion.insertions(da_fusion.DAFusion(work.walk, high=work.strength), work.indices)
+    known = {
+        "inpaint": batches * ((steps - 1) * local.resamples + 1),
+        "invert": batches * (2 * steps - 1),
+        "sdedit": evaluations(work.walk, (work.masks * work.strength).max((1, 2))),
+        "dafusion": evaluations(work.walk, times),
+    }
+    return known[procedure]
+
+
+def _counted(watch: Callable[[str, int, int], None], label: str, of: int) -> Callable[[], None]:
     done = 0
 
     def step() -> None:
         nonlocal done
         done += 1
-        watch(label, done, max(done + 1, 100))
+        watch(label, done, max(done, of))
 
     return step
 

@@ -271,10 +271,12 @@ def test_a_data_set_with_other_classes_is_no_pattern(root, tmp_path):
 
 @pytest.mark.parametrize("procedure", list(editing_run.PROCEDURES))
 def test_an_edit_changes_labels_keeps_the_ground_and_the_source(root, data, tmp_path, procedure):
+    seen = []
     outcome = editing_run.edit(
         root, data, tmp_path / "out", procedure, {"condition": 1.0}, where=["condition=healthy"], count=3,
-        settings=Sampling("euler", 2, guidance=2.0), backend="torch",
+        settings=Sampling("euler", 3, guidance=2.0), backend="torch", watch=lambda *told: seen.append(told),
     )  # fmt: skip
+    assert seen == [(procedure, n, len(seen)) for n in range(1, len(seen) + 1)], "the bar ends where the work does"
     sources = {e.id: e for e in dataset.read(data)}
     found = list(dataset.read(tmp_path / "out"))
     assert outcome.count == len(found) == 3
