@@ -215,7 +215,7 @@ def _rows(
                     arm=name,
                     generator="" if made is None else made.generator(real, k, seeds),
                     balanced=scores.balanced_accuracy(predicted, truth, groups),
-                    spread=float(np.std([each.balanced_accuracy for each in figures])),
+                    spread=round(float(np.std([each.balanced_accuracy for each in figures])), 6),
                     gain=None if name == REFERENCE else scores.difference(predicted, runs[REFERENCE], truth, groups),
                     figures=figures,
                     calibration=(
@@ -272,7 +272,7 @@ def _warnings(rows: Sequence[Row], seeds: int) -> list[str]:
         here = [row for row in rows if row.shots == shots]
         best = max(here, key=lambda row: row.balanced.value or 0.0)
         if not best.generator and any(row.generator for row in here):
-            found.append(f"No arm with synthetic samples is above '{best.arm}' ({best.balanced}) at {said(shots)}.")
+            found.append(f"No arm with synthetic samples is above '{best.arm}' ({best.balanced}) with {said(shots)}.")
     if seeds < 3:
         found.append(f"{seeds} seed(s): intervals hardly cover what another seed would give. Take three or more.")
     return found

@@ -117,7 +117,7 @@ def by_shots(rows: Sequence[Row]) -> dict[int, list[Row]]:
 
 def said(shots: int) -> str:
     """A number of shots in words."""
-    return f"{shots} a class" if shots else "all"
+    return f"{shots} a class" if shots else "all samples"
 
 
 def signed(gain: Interval | None) -> str:
