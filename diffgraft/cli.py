@@ -271,10 +271,12 @@ def edit(
             command=_command(), watch=step,
         )  # fmt: skip
     _say(f"{procedure} at strength {strength:g}, {settings}")
-    _say(
-        f"{made.count} images; mean change inside the region {made.inside:.1f} of 255; outside, by the model alone, "
-        f"{made.outside:.1f} (SSIM {made.ssim_outside:.3f}), in the files none"
+    outside = (
+        f"; outside, by the model alone, {made.outside:.1f} (SSIM {made.ssim_outside:.3f}), in the files none"
+        if made.outside == made.outside  # NaN where the whole image is the region
+        else ""
     )
+    _say(f"{made.count} images; mean change inside the region {made.inside:.1f} of 255{outside}")
     if made.before is not None:
         _say(f"probability of the wanted class, by the model's feature network: {made.before:.2f} -> {made.after:.2f}")
     _say(f"report {out / 'report.html'}   (research use only)")

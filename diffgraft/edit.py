@@ -293,12 +293,12 @@ def _edited(
 
 
 def _named(model: Model, images: np.ndarray, wanted: Sequence[Annotation]) -> float | None:
-    """Mean probability that the model's own feature network gives the wanted class; None where it has none."""
+    """Mean probability that the model's own feature network gives the wanted class; None where it cannot name it."""
     if model.features is None:
         return None
-    target = model.meta["parts"]["features"]["target"]
-    classes = [row.labels.get(target, math.nan) for row in wanted]
-    if any(map(math.isnan, classes)):
+    plan = model.meta["parts"]["features"]
+    classes = [row.labels.get(plan["target"], math.nan) for row in wanted]
+    if not all(known < plan["classes"] for known in classes):  # not stated, or learned after the feature network was
         return None
     found = model.asnumpy(model.features(model.asarray(images))["log_probability"])
     return float(np.exp(found[np.arange(len(found)), np.array(classes, int)]).mean())
@@ -365,7 +365,7 @@ def _report(
         report.Section("Before and after", [report.Sheet(shown, captions, 4)]),
         report.Section(
             "What changed",
-            [report.Facts({k: v for k, v in facts.items() if v is not None})],
+            [report.Facts({k: v for k, v in facts.items() if v is not None and v == v})],
             "The probability is that of the model's own feature network, which learned from real images alone.",
         ),
     ]

@@ -73,14 +73,18 @@ def faithful(model: Model, data: str | Path) -> Gate:
     Judged by the model's own feature network beside the real images of `data` that it was trained on.
     Errors: a model without features, images whose class is not asked for.
     """
-    embed, target = _embed(model), model.meta["parts"]["features"]["target"]
+    embed, plan = _embed(model), model.meta["parts"]["features"]
+    target = plan["target"]
     seen, _ = split(model.meta, data)
     real = embed(np.stack([e.image for e in seen]))
 
     def judged(images: np.ndarray, rows: Sequence[Annotation]) -> Verdict:
         wanted = [row.labels.get(target, math.nan) for row in rows]
-        if any(map(math.isnan, wanted)):
-            raise Error(f"A filter by class needs to know the class; of some images it is not asked for. Set {target}.")
+        if not all(known < plan["classes"] for known in wanted):
+            raise Error(
+                f"A filter by class needs a class that the feature network tells; of some images none is asked for. Set "
+                f"{target}, or train the features anew for classes that were learned later."
+            )
         found = model.features(model.asarray(images)) if model.features else {}
         named, described = (model.asnumpy(found[k]) for k in ("log_probability", "features"))
         kept = judge(named, described, np.array(wanted, int), real, Expansion())

@@ -20,7 +20,7 @@ from diffgraft import training_report
 from diffgraft.parts import PARTS, Run
 from toolkit import dataset, labels
 from toolkit.diffusion.model import Field, Spec
-from toolkit.example import Error, Example
+from toolkit.example import Annotation, Error, Example
 from toolkit.folder import hashed, image_shape, read_meta, spec_of
 from toolkit.networks import folder
 from toolkit.networks.autoencoder import reduction
@@ -135,8 +135,29 @@ def learn_embedding(
     vocabulary = labels.of(dataset.info(data), domain)
     examples = [e for e in dataset.read(data) if settings.fold is None or dataset.fold_of(e.group) != settings.fold]
     learned = textual_inversion.learn(base, examples, root, vocabulary, settings, domain.AUGMENTATION, watch)
-    groups = {e.group for e in examples}
-    return {"samples": len(examples), "groups": len(groups), "held_out_groups": [], **learned}
+    facts = {"samples": len(examples), "groups": len({e.group for e in examples}), "held_out_groups": [], **learned}
+    _show_embedding(domain, root, vocabulary, examples, settings, facts)
+    return facts
+
+
+def _show_embedding(
+    domain: ModuleType, root: Path, vocabulary: labels.Vocabulary, examples: list[Example], settings: Training,
+    facts: dict[str, object],
+) -> None:  # fmt: skip
+    """The report of an embedding: samples of the learned classes beside the images they were learned from."""
+    meta = read_meta(root)
+    spec, whole = spec_of(meta), labels.from_json(meta["labels"])
+    known = [
+        dataclasses.replace(
+            e, annotation=Annotation(labels=labels.translated(e.annotation.labels, vocabulary, whole))
+        )
+        for e in examples
+    ]  # fmt: skip
+    batches = [to_batch(domain, spec, image_shape(meta), part) for part in (known, [])]
+    run = Run(domain, root, meta, spec, dataclasses.replace(settings, variants=1), *batches, whole[domain.TARGET])
+    _, blocks = PARTS["denoiser"].show(run, PARTS["denoiser"].see(run), folder.load_part(root, "denoiser"))
+    plan = meta["parts"]["denoiser"]["embedding"]
+    training_report.write(root / "training" / "embedding", "embedding", facts, blocks, plan, settings, domain.NOTICE)
 
 
 def to_batch(domain: ModuleType, spec: Spec, shape: tuple[int, ...], examples: list[Example]) -> Batch:

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 
 from diffgraft import edit as editing_run
 from diffgraft import generation, models, sampling
-from diffgraft.training import train
+from diffgraft.training import learn_embedding, train
 from domains import plant_disease
 from toolkit import dataset, labels
 from toolkit.example import Annotation, Error, Example
@@ -235,6 +235,22 @@ def test_transfer_learning_begins_with_the_rows_of_the_same_name(root, tmp_path,
     assert torch.equal(ours[1], theirs[1]), "rust is rust"
     assert torch.equal(ours[0], theirs[2]), "phoma, unknown, begins as not stated"
     assert torch.equal(ours[2], theirs[2]), "the null stays the last"
+
+
+def test_a_new_class_is_learned_as_an_embedding_and_can_be_asked_for(root, tmp_path):
+    """The whole way of a latent model: the base's features cannot name the new class, and nothing pretends they do."""
+    other = {**VOCABULARY, "condition": ("healthy", "scab"), "class": ("Coffee___healthy", "Coffee___scab")}
+    plant_disease.write(leaves(8, "new"), tmp_path / "data", other)
+    facts = learn_embedding(plant_disease, tmp_path / "data", tmp_path / "model", base=root, steps=3)
+    assert facts["words"] == {"condition": ["scab"]}
+    assert "data:image" in (tmp_path / "model" / "training" / "embedding" / "report.html").read_text()
+    assert generation.asked(tmp_path / "model", ["condition=scab"])["class"] == 2.0
+    outcome = editing_run.edit(
+        tmp_path / "model", tmp_path / "data", tmp_path / "out", "dafusion", where=["condition=scab"], strength=0.5,
+        settings=Sampling("euler", 2), backend="torch",
+    )  # fmt: skip
+    assert outcome.count == 4
+    assert outcome.before is None and outcome.after is None
 
 
 # ----------------------------------------------------------------------------------------------- generating and editing
