@@ -26,13 +26,16 @@ from toolkit.diffusion.model import Model
 from toolkit.evaluation import memorization
 from toolkit.evaluation.memorization import LEVEL, LOWER, RECALL, Audit, Reference
 from toolkit.example import Error, Example
-from toolkit.folder import hashed, read_meta
+from toolkit.folder import hashed, read_meta, trained_on
 
 __all__ = ["Outcome", "audit", "parted", "reference", "stacked"]
 
 NAMES = {"ncc": "NCC", "cosine": "cosine of features", "ssim": "SSIM", "any": "any of them"}
 SHOWN, SIMILAR = 48, 16
 """Copies, and most similar images that are none, that a report shows."""
+
+MAKING = ("denoiser", "codec")
+"""The parts that make images, and could keep one."""
 
 FOLD = 0
 """What a training keeps back unless it is told otherwise."""
@@ -186,7 +189,7 @@ def parted(
     trained on these data, no held-out image.
     """
     examples = [(line, example) for line, example in enumerate(dataset.read(train)) if example.provenance is None]
-    trained = set() if model is None else _trained_on(read_meta(Path(model)))
+    trained = set() if model is None else trained_on(read_meta(Path(model)), MAKING) or set()
     if trained:
         seen = [(line, example) for line, example in examples if hashed(example.id) in trained]
         rest = [example for _, example in examples if hashed(example.id) not in trained]
@@ -229,12 +232,6 @@ def stacked(examples: Iterable[Example]) -> np.ndarray:
     if len(shapes) != 1:
         raise Error(f"Images are compared in one shape; found {sorted(shapes) or 'no image'}. Prepare them alike.")
     return np.stack(images)
-
-
-def _trained_on(meta: Mapping[str, Any]) -> set[str]:
-    """Hashes of what the parts that make images were trained on."""
-    made = (meta["parts"].get(part, {}) for part in ("denoiser", "codec", "embedding"))
-    return {each for part in made for each in part.get("run", {}).get("trained_on", ())}
 
 
 def _network(model: str | Path | None, features: str | Path | None, cache: Path | None) -> Backbone | None:

@@ -20,7 +20,7 @@ from PIL import Image
 from scipy import ndimage
 
 from diffgraft import models, report
-from diffgraft.generation import default, model_labels, trained_on
+from diffgraft.generation import default, format_of, put
 from diffgraft.sampling import HIGHEST, conditions
 from toolkit import dataset, labels
 from toolkit.diffusion.model import Model
@@ -172,12 +172,7 @@ def edit(
                 zip(examples, edited.images, wanted, edited.changes, strict=True)
             )
         ]
-        about = {"domain": model.meta["domain"], "synthetic": True, "model": model.fingerprint, "settings": resolved}
-        about |= {"trained_on": trained_on(model.meta), "seconds": round(time.monotonic() - begun, 1)}
-        if hasattr(domain, "write"):
-            domain.write(made, folder, vocabulary, **about)
-        else:
-            dataset.write(made, folder, labels=model_labels(vocabulary), **about)
+        put(model, domain, vocabulary, made, folder, format_of(domain), resolved, time.monotonic() - begun)
         outcome = _outcome(model, work, edited, wanted)
         run = report.Run(command=command, settings=resolved, seed=settings.seed, seconds=time.monotonic() - begun)
         _report(folder / "report.html", vocabulary, examples, made, masks, outcome, run, domain.NOTICE)

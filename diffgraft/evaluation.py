@@ -35,7 +35,7 @@ from toolkit.evaluation.anomaly import (
     compare,
 )
 from toolkit.example import Error
-from toolkit.folder import fingerprint, hashed, read_meta, write_meta
+from toolkit.folder import fingerprint, hashed, read_meta, trained_on, write_meta
 from toolkit.formats import nifti
 from toolkit.methods.anomaly_map import MapSettings
 from toolkit.transforms import fit, to_window, unfit
@@ -157,7 +157,7 @@ class _Maker:
     @property
     def recorded(self) -> bool:
         """Whether it is known of every part what it was trained on."""
-        return all("trained_on" in part.get("run", {}) for part in self.meta["parts"].values())
+        return trained_on(self.meta) is not None
 
     def saw(self, labels: Sequence[str]) -> bool:
         """Whether a slice of a scan of one of these labels was in the training of any part."""

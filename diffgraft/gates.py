@@ -15,7 +15,7 @@ from toolkit import dataset
 from toolkit.diffusion.model import Model
 from toolkit.evaluation.memorization import nearest_ncc
 from toolkit.example import Annotation, Error, Example
-from toolkit.folder import hashed
+from toolkit.folder import hashed, trained_on
 from toolkit.methods.dataset_expansion import Expansion, judge
 
 __all__ = ["Distance", "distance", "faithful", "no_copies", "split"]
@@ -100,7 +100,7 @@ def split(meta: Any, data: str | Path) -> tuple[list[Example], list[Example]]:
 
     Errors: a data set that lacks some of the first or has none of the second.
     """
-    trained = set(meta["parts"]["denoiser"].get("run", {}).get("trained_on", ()))
+    trained = trained_on(meta, ("denoiser",)) or set()
     seen: list[Example] = []
     unseen: list[Example] = []
     for example in dataset.read(data):

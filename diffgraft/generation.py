@@ -19,17 +19,18 @@ import numpy as np
 
 from diffgraft import __version__, gates, models, report
 from diffgraft.sampling import filled, sigmas
-from toolkit import dataset, labels
+from toolkit import dataset
 from toolkit.balance import like as drawn_like
 from toolkit.diffusion.model import Model
 from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.example import Annotation, Error, Example, Provenance
-from toolkit.folder import read_meta
+from toolkit.folder import read_meta, trained_on
 from toolkit.formats import nifti
-from toolkit.labels import Vocabulary
+from toolkit.labels import Vocabulary, parse, to_json, told
+from toolkit.labels import of as vocabulary_of
 from toolkit.settings import Sampling
 
-__all__ = ["DEFAULT", "Outcome", "asked", "generate", "trained_on", "worded"]
+__all__ = ["DEFAULT", "Outcome", "asked", "generate", "put", "worded"]
 
 DEFAULT = Sampling(sampler="dpmpp_2m", steps=20)
 
@@ -96,9 +97,9 @@ def generate(
     """
     model = models.open(model_path, backend)
     domain = models.domain(model.meta["domain"])
-    vocabulary = _vocabulary(model.meta, domain)
+    vocabulary = vocabulary_of(model.meta, domain)
     settings = settings or default(model.meta)
-    format = format or getattr(domain, "FORMAT", "images")
+    format = format or format_of(domain)
     volume, labels = volume or format == "nifti", labels or {}
     _check(domain, vocabulary, labels, count, settings, volume, format, name)
     name = name or f"synthetic{settings.seed}"
@@ -122,15 +123,15 @@ def generate(
             _write_volume(folder, domain, name, images, rows, made, outcome)
         else:
             examples = _examples(images, rows, name, made, settings.seed, outcome, volume)
-            about = {"domain": model.meta["domain"], "synthetic": True, "model": model.fingerprint, "settings": made}
-            about |= {"trained_on": trained_on(model.meta), "seconds": round(time.monotonic() - begun, 1)}
-            if format == "folders":
-                domain.write(examples, folder, vocabulary, **about)
-            else:
-                dataset.write(examples, folder, labels=model_labels(vocabulary), **about)
+            put(model, domain, vocabulary, examples, folder, format, made, time.monotonic() - begun)
         run = report.Run(command=command, settings=made, seed=settings.seed, seconds=time.monotonic() - begun)
         _write_report(folder / "report.html", images, rows, vocabulary, outcome, far, run, domain.NOTICE)
     return outcome
+
+
+def format_of(domain: ModuleType) -> str:
+    """How images of a domain are written unless something else is asked for."""
+    return getattr(domain, "FORMAT", "images")
 
 
 def default(meta: Mapping[str, Any], purpose: str = "sampling") -> Sampling:
@@ -142,29 +143,30 @@ def asked(root: str | Path, words: Iterable[str]) -> dict[str, float]:
     """Labels from words such as "condition=rust", with what follows from them, as a model folder knows them."""
     meta = read_meta(Path(root))
     domain = models.domain(meta["domain"])
-    vocabulary = _vocabulary(meta, domain)
-    found = labels.parse(vocabulary, words)
+    vocabulary = vocabulary_of(meta, domain)
+    found = parse(vocabulary, words)
     return domain.complete(found, vocabulary) if found and hasattr(domain, "complete") else found
 
 
 def worded(root: str | Path, words: Iterable[str]) -> dict[str, float]:
     """Labels from words as a model folder knows them, and nothing that follows from them."""
     meta = read_meta(Path(root))
-    return labels.parse(_vocabulary(meta, models.domain(meta["domain"])), words)
+    return parse(vocabulary_of(meta, models.domain(meta["domain"])), words)
 
 
-def trained_on(meta: Mapping[str, Any]) -> list[str]:
-    """Hashes of every sample that a part of a model was trained on: what an evaluation may not test on."""
-    return sorted({h for part in meta["parts"].values() for h in part.get("run", {}).get("trained_on", ())})
-
-
-def _vocabulary(meta: Mapping[str, Any], domain: ModuleType) -> Vocabulary:
-    return labels.of(meta, domain)
-
-
-def model_labels(vocabulary: Vocabulary) -> dict[str, list[Any]]:
-    """A vocabulary as dataset.json keeps it."""
-    return labels.to_json(vocabulary)
+def put(
+    model: Model, domain: ModuleType, vocabulary: Vocabulary, examples: Iterable[Example], folder: Path, format: str,
+    settings: Mapping[str, Any], seconds: float,
+) -> None:  # fmt: skip
+    """Write made images as a data set that says what made them, what that was trained on, and how long it took."""
+    about = {"domain": model.meta["domain"], "synthetic": True, "model": model.fingerprint, "settings": settings}
+    about |= {"seconds": round(seconds, 1)}
+    known = trained_on(model.meta)
+    about |= {} if known is None else {"trained_on": sorted(known)}
+    if format == "folders":
+        domain.write(examples, folder, vocabulary, **about)
+    else:
+        dataset.write(examples, folder, labels=to_json(vocabulary), **about)
 
 
 def _rows(
@@ -186,11 +188,11 @@ def _rows(
         if balance is not None:
             raise Error("--balance evens out a data set; none was given. Name it: --like DATA")
         return [Annotation(labels=wanted)] * count
-    theirs = _vocabulary(dataset.info(like), domain)
+    theirs = vocabulary_of(dataset.info(like), domain)
     if {k: theirs[k] for k in theirs} != {k: vocabulary[k] for k in vocabulary}:
         raise Error(
-            f"--like takes a data set with the labels of the model, {model_labels(vocabulary)}; {like} has "
-            f"{model_labels(theirs)}. Prepare it with the classes the model was trained on."
+            f"--like takes a data set with the labels of the model, {to_json(vocabulary)}; {like} has "
+            f"{to_json(theirs)}. Prepare it with the classes the model was trained on."
         )
     rows = drawn_like([e.annotation for e in dataset.read(like)], count, seed, balance)
     return [Annotation(labels={**row.labels, **wanted}) for row in rows]
@@ -220,7 +222,7 @@ def _check(
         )
     if name and not (name.isascii() and name.isalnum()):
         raise Error(f"A name is letters and digits alone; found '{name}'. Give another --name.")
-    labels.parse(vocabulary, [f"{key}={value:g}" for key, value in wanted.items()])
+    parse(vocabulary, [f"{key}={value:g}" for key, value in wanted.items()])
 
 
 def _made(model: Model, settings: Sampling, volume: bool, outcome: Outcome) -> dict[str, Any]:
@@ -278,7 +280,7 @@ def _write_report(
     path: Path, images: np.ndarray, rows: Sequence[Annotation], vocabulary: Vocabulary, outcome: Outcome,
     far: gates.Distance | None, run: report.Run, notice: str,
 ) -> None:  # fmt: skip
-    captions = [labels.told(vocabulary, row.labels) for row in rows]
+    captions = [told(vocabulary, row.labels) for row in rows]
     sections = [report.Section("Images", [report.Sheet(list(images), captions)])]
     if far is not None:
         found = {

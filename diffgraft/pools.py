@@ -22,7 +22,7 @@ from diffgraft.models import domain
 from toolkit import dataset, labels
 from toolkit.evaluation.split import few_shot, held_out, seen
 from toolkit.example import Error, Example
-from toolkit.folder import fingerprint, read_meta
+from toolkit.folder import fingerprint, read_meta, trained_on
 
 __all__ = ["Family", "Pool", "Real", "arrays", "families", "family", "read_real", "strata"]
 
@@ -207,12 +207,12 @@ def _pool(root: Path, real: Real, model: Path | None, tested: bool) -> Pool:
             f"Every class is drawn equally often; {root} has no {', '.join(lacking)}. Generate some: --set {real.label}="
             f"{lacking[0]}"
         )
-    trained_on = _trained_on(root, facts, model)
+    known_to_it = _trained_on(root, facts, model)
     sources = {e.provenance.source for e in every if e.provenance is not None} - {None}
-    known = seen(real.examples, trained_on or (), sources)
+    known = seen(real.examples, known_to_it or (), sources)
     if tested:
-        _refuse_leaks(root, real, seen(real.test, trained_on or ()), seen(real.test, (), sources))
-    return Pool(root, examples, None if trained_on is None else frozenset(known), _seconds(facts))
+        _refuse_leaks(root, real, seen(real.test, known_to_it or ()), seen(real.test, (), sources))
+    return Pool(root, examples, None if known_to_it is None else frozenset(known), _seconds(facts))
 
 
 def _refuse_leaks(root: Path, real: Real, trained: set[str], changed: set[str]) -> None:
@@ -238,10 +238,7 @@ def _trained_on(root: Path, facts: Mapping[str, Any], model: Path | None) -> set
     mark = facts.get("model", "")
     if mark and not fingerprint(model).startswith(mark):
         raise Error(f"{root} was made by the model {mark}; {model} is {fingerprint(model)[: len(mark)]}. Name its own.")
-    runs = [part.get("run", {}) for part in read_meta(model)["parts"].values()]
-    if not all("trained_on" in run for run in runs):
-        return None
-    return {each for run in runs for each in run["trained_on"]}
+    return trained_on(read_meta(model))
 
 
 def _renamed(example: Example, vocabulary: labels.Vocabulary, real: Real, root: Path) -> Example:

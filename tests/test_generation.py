@@ -17,7 +17,7 @@ from toolkit import dataset
 from toolkit.diffusion.model import Model, Spec
 from toolkit.diffusion.noise import Purpose, Seeded
 from toolkit.example import Annotation, Error, Example
-from toolkit.folder import read_meta, write_meta
+from toolkit.folder import read_meta, trained_on, write_meta
 from toolkit.formats import nifti
 from toolkit.networks import folder as torch_folder
 from toolkit.settings import Network, Sampling, Training
@@ -137,6 +137,12 @@ def test_a_data_set_that_says_it_is_synthetic(root, model, tmp_path):
     assert dataset.info(tmp_path / "out")["synthetic"] is True
     assert "data:image" in (tmp_path / "out" / "report.html").read_text()
     assert seen == [("sampling", n, QUICK.steps) for n in range(1, QUICK.steps + 1)]
+
+
+def test_what_is_not_known_of_the_training_is_not_said_to_be_nothing(root, tmp_path):
+    assert trained_on(read_meta(root)) is None
+    generate(root, tmp_path / "out", count=1)
+    assert "trained_on" not in dataset.info(tmp_path / "out"), "an evaluation has to ask for the model"
 
 
 def test_without_labels_nothing_is_stated(root, tmp_path):

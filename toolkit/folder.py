@@ -13,14 +13,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from toolkit.diffusion.model import Field, Spec
 from toolkit.example import Error
 
-__all__ = ["fingerprint", "hashed", "image_shape", "read_meta", "spec_of", "write_meta"]
+__all__ = ["fingerprint", "hashed", "image_shape", "read_meta", "spec_of", "trained_on", "write_meta"]
 
 
 def read_meta(root: Path) -> dict[str, Any]:
@@ -63,6 +63,17 @@ def image_shape(meta: Mapping[str, Any]) -> tuple[int, ...]:
 def hashed(name: str) -> str:
     """A sample's id or a patient's name as model.json keeps it: to be recognised, not to be read."""
     return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def trained_on(meta: Mapping[str, Any], parts: Iterable[str] | None = None) -> set[str] | None:
+    """Hashes of every sample that a model, or those of its `parts` that it has, was trained on; None: a part does not say.
+
+    What an evaluation may not test on. Unknown is not none: it must not pass for a model that saw nothing.
+    """
+    runs = [part.get("run", {}) for name, part in meta["parts"].items() if parts is None or name in parts]
+    if not all("trained_on" in run for run in runs):
+        return None
+    return {each for run in runs for each in run["trained_on"]}
 
 
 def fingerprint(root: Path) -> str:
