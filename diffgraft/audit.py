@@ -172,7 +172,7 @@ def reference(model: Model, seen: Sequence[Example], unseen: Sequence[Example]) 
     """
 
     def embed(images: np.ndarray) -> np.ndarray:
-        return model.asnumpy(model.features(model.asarray(images))["features"])  # type: ignore[misc]
+        return networks.described(model, images)["features"]
 
     images = stacked(seen)
     return Reference(

@@ -20,8 +20,9 @@ from PIL import Image
 from scipy import ndimage
 
 from diffgraft import models, report
+from diffgraft.features import described
 from diffgraft.generation import default, format_of, put
-from diffgraft.sampling import HIGHEST, conditions
+from diffgraft.sampling import conditions, highest
 from toolkit import dataset, labels
 from toolkit.diffusion.model import Model
 from toolkit.diffusion.noise import Purpose, gaussian
@@ -270,9 +271,7 @@ def _asked(
 
 
 def _walk(model: Model, settings: Sampling) -> Walk:
-    training = model.meta["parts"]["denoiser"].get("training")
-    top = math.exp(training["sigma_mean"] + HIGHEST * training["sigma_std"]) if training else None
-    return Walk(settings.sampler, settings.steps, settings.guidance, settings.seed, top)
+    return Walk(settings.sampler, settings.steps, settings.guidance, settings.seed, highest(model))
 
 
 def _edited(
@@ -295,7 +294,7 @@ def _named(model: Model, images: np.ndarray, wanted: Sequence[Annotation]) -> fl
     classes = [row.labels.get(plan["target"], math.nan) for row in wanted]
     if not all(known < plan["classes"] for known in classes):  # not stated, or learned after the feature network was
         return None
-    found = model.asnumpy(model.features(model.asarray(images))["log_probability"])
+    found = described(model, images)["log_probability"]
     return float(np.exp(found[np.arange(len(found)), np.array(classes, int)]).mean())
 
 

@@ -16,11 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.diffusion.model import Model
 from toolkit.evaluation.features import cached
 from toolkit.example import Error
 from toolkit.folder import read_meta
 
-__all__ = ["Backbone", "backbone", "cache_folder"]
+__all__ = ["Backbone", "backbone", "cache_folder", "described"]
+
+BATCH = 64
 
 Describe = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """Images (n, C, H, W) in [-1, 1] -> features (n, D) and, if the network names classes, log_probability (n, classes)."""
@@ -83,6 +86,21 @@ def backbone(model: Path | None, features: Path | None, cache: Path | None = Non
     describe = _graph(root / "features.onnx") if ready else _module(root)
     weights = hashlib.sha256((root / "features.safetensors").read_bytes()).hexdigest()
     return Backbone(f"features of {root.name}", weights, describe, target, tuple(classes), cache)
+
+
+def described(model: Model, images: np.ndarray) -> dict[str, np.ndarray]:
+    """What the network of an opened model says of images (n, C, H, W), but for its maps, a batch at a time.
+
+    Errors: a model without a feature network.
+    """
+    if model.features is None:
+        raise Error(
+            "Judging images needs the model's feature network, which it lacks. Train one: "
+            f"diffgraft train {model.meta['domain']} DATA MODEL --part features"
+        )
+    parts = [model.features(model.asarray(images[n : n + BATCH])) for n in range(0, len(images), BATCH)]
+    names = [name for name in parts[0] if not name.startswith("level")]  # its maps would fill the memory
+    return {name: np.concatenate([model.asnumpy(part[name]) for part in parts]) for name in names}
 
 
 def cache_folder() -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from diffgraft.features import described
 from diffgraft.sampling import Gate, Verdict
 from toolkit import dataset
 from toolkit.diffusion.model import Model
@@ -73,10 +74,10 @@ def faithful(model: Model, data: str | Path) -> Gate:
     Judged by the model's own feature network beside the real images of `data` that it was trained on.
     Errors: a model without features, images whose class is not asked for.
     """
-    embed, plan = _embed(model), model.meta["parts"]["features"]
-    target = plan["target"]
     seen, _ = split(model.meta, data)
-    real = embed(np.stack([e.image for e in seen]))
+    real = described(model, np.stack([e.image for e in seen]))["features"]
+    plan = model.meta["parts"]["features"]
+    target = plan["target"]
 
     def judged(images: np.ndarray, rows: Sequence[Annotation]) -> Verdict:
         wanted = [row.labels.get(target, math.nan) for row in rows]
@@ -85,9 +86,8 @@ def faithful(model: Model, data: str | Path) -> Gate:
                 f"A filter by class needs a class that the feature network tells; of some images none is asked for. Set "
                 f"{target}, or train the features anew for classes that were learned later."
             )
-        found = model.features(model.asarray(images)) if model.features else {}
-        named, described = (model.asnumpy(found[k]) for k in ("log_probability", "features"))
-        kept = judge(named, described, np.array(wanted, int), real, Expansion())
+        found = described(model, images)
+        kept = judge(found["log_probability"], found["features"], np.array(wanted, int), real, Expansion())
         return Verdict(kept.kept, np.full(len(images), math.nan))
 
     return Gate(
@@ -112,18 +112,3 @@ def split(meta: Any, data: str | Path) -> tuple[list[Example], list[Example]]:
             "Give the one that train was given."
         )
     return seen, unseen
-
-
-def _embed(model: Model) -> Any:
-    """Images -> features, a batch at a time. Errors: a model without a feature network."""
-    if model.features is None:
-        raise Error(
-            "Judging images needs the model's feature network, which it lacks. Train one: "
-            f"diffgraft train {model.meta['domain']} DATA MODEL --part features"
-        )
-
-    def embed(images: np.ndarray) -> np.ndarray:
-        parts = [images[n : n + 64] for n in range(0, len(images), 64)]
-        return np.concatenate([model.asnumpy(model.features(model.asarray(part))["features"]) for part in parts])
-
-    return embed

@@ -19,10 +19,10 @@ from toolkit.diffusion.noise import Draws, Purpose, Seeded
 from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.example import Annotation, Error
 from toolkit.folder import image_shape
-from toolkit.methods.guided import BATCH, SIGMA_MIN
+from toolkit.methods.guided import BATCH, SIGMA_MIN, walked
 from toolkit.settings import Sampling
 
-__all__ = ["Filled", "Gate", "Verdict", "conditions", "evaluations", "filled", "sample", "sigmas"]
+__all__ = ["Filled", "Gate", "Verdict", "conditions", "filled", "highest", "sample", "sigmas"]
 
 HIGHEST = 2.8
 """Sampling starts this many standard deviations up the training's ln sigma: beyond it the network saw next to nothing."""
@@ -64,16 +64,20 @@ class Filled:
     turned_away: Mapping[str, int]
 
 
+def highest(model: Model) -> float:
+    """The noise level that sampling starts from: the highest that the training reached."""
+    spec, training = model.denoiser.spec, model.meta["parts"]["denoiser"].get("training")
+    if not training:
+        return spec.sigma_max
+    return min(spec.sigma_max, math.exp(training["sigma_mean"] + HIGHEST * training["sigma_std"]))
+
+
 def sigmas(model: Model, settings: Sampling) -> list[float]:
     """The noise levels of a run, from the highest that the training reached."""
-    spec, training = model.denoiser.spec, model.meta["parts"]["denoiser"].get("training")
-    top = spec.sigma_max
-    if training:
-        top = min(top, math.exp(training["sigma_mean"] + HIGHEST * training["sigma_std"]))
     known = {"karras": schedule.karras, "exponential": schedule.exponential}
     if settings.schedule not in known:
         raise Error(f"A schedule is one of {', '.join(known)}; found '{settings.schedule}'.")
-    return known[settings.schedule](settings.steps, top, max(spec.sigma_min, SIGMA_MIN))
+    return known[settings.schedule](settings.steps, highest(model), max(model.denoiser.spec.sigma_min, SIGMA_MIN))
 
 
 def conditions(model: Model, domain: ModuleType, rows: Sequence[Annotation]) -> tuple[Cond, Cond]:
@@ -144,11 +148,6 @@ def filled(
     )
 
 
-def evaluations(settings: Sampling) -> int:
-    """How often a run of the sampler asks the model."""
-    return 2 * settings.steps - 1 if settings.sampler == "heun" else settings.steps
-
-
 @dataclass(frozen=True)
 class _Shared:
     """Noise of which a part of the variance is the same for all samples; standard normal, as its two sources are."""
@@ -164,7 +163,7 @@ class _Shared:
 def _counted(
     watch: Callable[[str, int, int], None], label: str, images: int, settings: Sampling
 ) -> Callable[[], None]:  # fmt: skip
-    of, done = -(-images // BATCH) * evaluations(settings), 0
+    of, done = -(-images // BATCH) * walked(settings), 0
 
     def step() -> None:
         nonlocal done

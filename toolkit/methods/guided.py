@@ -17,8 +17,21 @@ from toolkit.diffusion.model import Array, Denoise, Model
 from toolkit.diffusion.noise import Draws, Seeded
 from toolkit.diffusion.samplers import SAMPLERS, Sampler
 from toolkit.example import Error
+from toolkit.settings import Sampling
 
-__all__ = ["BATCH", "Conditions", "Edit", "Walk", "apply", "check", "evaluations", "generate", "sampler", "sigmas"]
+__all__ = [
+    "BATCH",
+    "Conditions",
+    "Edit",
+    "Walk",
+    "apply",
+    "check",
+    "evaluations",
+    "generate",
+    "sampler",
+    "sigmas",
+    "walked",
+]
 
 Edit = Callable[[Denoise, Array, list[float], Draws, np.ndarray], Array]
 Conditions = Mapping[str, np.ndarray]
@@ -124,9 +137,12 @@ def generate(
 
 def evaluations(settings: Walk, strengths: np.ndarray) -> int:
     """How often watch is called, but by inpainting, which repeats its steps."""
-    return sum(1 for _ in _batches(strengths)) * (
-        2 * settings.steps - 1 if settings.sampler == "heun" else settings.steps
-    )
+    return sum(1 for _ in _batches(strengths)) * walked(settings)
+
+
+def walked(settings: Walk | Sampling) -> int:
+    """How often a walk down asks the model: heun twice a step, but once in the step to 0."""
+    return 2 * settings.steps - 1 if settings.sampler == "heun" else settings.steps
 
 
 def _batches(strengths: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
