@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -105,7 +105,6 @@ def prepare(
 ) -> None:
     """Turn raw files into a data set folder: images, labels, geometry, one manifest."""
     from diffgraft.models import domain as named
-    from diffgraft.preparation import QUARANTINE
     from diffgraft.preparation import prepare as run
 
     with _progress() as step:
@@ -119,10 +118,7 @@ def prepare(
         _say(f"{count:8} {label}")
     samples, groups = named(domain).UNITS
     _say(f"{counted.samples} {samples} of {counted.groups} {groups} in {data}")
-    for source, reason in counted.aside[:5]:
-        print(f"put aside: {source}: {reason}", file=sys.stderr)
-    if counted.aside:
-        print(f"{len(counted.aside)} put aside, each with its reason in {data / QUARANTINE}", file=sys.stderr)
+    _tell_aside(counted.aside, data)
     _next(f"diffgraft train {domain} {data} models/mine")
 
 
@@ -277,6 +273,7 @@ def edit(
         else ""
     )
     _say(f"{made.count} images; mean change inside the region {made.inside:.1f} of 255{outside}")
+    _tell_aside(made.aside, out)
     if made.before is not None:
         _say(f"probability of the wanted class, by the model's feature network: {made.before:.2f} -> {made.after:.2f}")
     _say(f"report {out / 'report.html'}   (research use only)")
@@ -548,6 +545,16 @@ def _sampling(model: Path, purpose: str, **changes: Any) -> Any:
     return dataclasses.replace(
         default(read_meta(model), purpose), **{k: v for k, v in changes.items() if v is not None}
     )
+
+
+def _tell_aside(aside: Sequence[tuple[str, str]], folder: Path) -> None:
+    """The first files that were put aside, with the reason, and where all of them are named."""
+    from diffgraft.preparation import QUARANTINE
+
+    for source, reason in aside[:5]:
+        print(f"put aside: {source}: {reason}", file=sys.stderr)
+    if aside:
+        print(f"{len(aside)} put aside, each with its reason in {folder / QUARANTINE}", file=sys.stderr)
 
 
 def _pairs(words: list[str]) -> dict[str, Path]:

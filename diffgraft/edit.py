@@ -22,6 +22,7 @@ from scipy import ndimage
 from diffgraft import models, report
 from diffgraft.features import described
 from diffgraft.generation import default, format_of, put
+from diffgraft.preparation import quarantine
 from diffgraft.sampling import conditions, highest
 from toolkit import dataset, labels
 from toolkit.diffusion.model import Model
@@ -45,7 +46,10 @@ SPOTTED, SPOT = 0.3, 4.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was made. inside, outside: mean absolute change by the model alone, of a range of 255; named: see `_named`."""
+    """What was made. inside, outside: mean absolute change by the model alone, of a range of 255.
+
+    before, after: see `_named`. aside: (source, reason) of each file that was not used.
+    """
 
     count: int
     inside: float
@@ -53,6 +57,7 @@ class Outcome:
     ssim_outside: float
     before: float | None
     after: float | None
+    aside: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,8 @@ def edit(
     needed = [path for path in (model_path, source, mask) if path is not None]
     with dataset.staged(out, overwrite, ("report.html",), needed) as folder:
         begun = time.monotonic()
-        chosen = _chosen(domain, vocabulary, Path(source), model, labels.parse(vocabulary, where), count)
+        aside: list[tuple[str, str]] = []
+        chosen = _chosen(domain, vocabulary, Path(source), model, labels.parse(vocabulary, where), count, aside)
         examples = [example for example in chosen for _ in range(variants)]
         wanted = [_towards(domain, vocabulary, e.annotation, changes or {}) for e in examples]
         kind = region or REGION_OF[procedure]
@@ -174,7 +180,8 @@ def edit(
             )
         ]
         put(model, domain, vocabulary, made, folder, format_of(domain), resolved, time.monotonic() - begun)
-        outcome = _outcome(model, work, edited, wanted)
+        quarantine(folder, aside)
+        outcome = _outcome(model, work, edited, wanted, tuple(aside))
         run = report.Run(command=command, settings=resolved, seed=settings.seed, seconds=time.monotonic() - begun)
         _report(folder / "report.html", vocabulary, examples, made, masks, outcome, run, domain.NOTICE)
     return outcome
@@ -187,17 +194,21 @@ def _chosen(
     model: Model,
     having: Mapping[str, float],
     count: int | None,
+    aside: list[tuple[str, str]],
 ) -> list[Example]:
+    """The images to edit, in the model's words; files of a raw folder that cannot be used are added to `aside`."""
     examples: Sequence[Example]
-    theirs = vocabulary
+    theirs, shape = vocabulary, image_shape(model.meta)
+    takes_photographs = hasattr(domain, "one")
     if (source / "manifest.jsonl").is_file():
         examples, theirs = list(dataset.read(source)), labels.of(dataset.info(source), domain)
-    elif hasattr(domain, "one") and source.is_file():
-        examples = [domain.one(source, image_shape(model.meta)[1:])]
+    elif takes_photographs and source.is_file():
+        examples = [domain.one(source, shape[1:])]
     else:
-        examples, theirs = list(domain.read(source, aside=lambda *_: None)), domain.vocabulary(source)
+        fitted = {"size": f"{shape[2]}x{shape[1]}"} if takes_photographs else {}
+        examples = list(domain.read(source, aside=lambda *told: aside.append(told), **fitted))
+        theirs = domain.vocabulary(source)
     examples = [_in_words_of(e, theirs, vocabulary) for e in examples]
-    shape = image_shape(model.meta)
     fitting = [e for e in examples if all(e.annotation.labels.get(k) == v for k, v in having.items())][:count]
     if not fitting:
         words = ", ".join(f"{k}={v}" for k, v in labels.spell(vocabulary, having).items())
@@ -298,12 +309,14 @@ def _named(model: Model, images: np.ndarray, wanted: Sequence[Annotation]) -> fl
     return float(np.exp(found[np.arange(len(found)), np.array(classes, int)]).mean())
 
 
-def _outcome(model: Model, work: _Work, edited: Edited, wanted: Sequence[Annotation]) -> Outcome:
+def _outcome(
+    model: Model, work: _Work, edited: Edited, wanted: Sequence[Annotation], aside: tuple[tuple[str, str], ...]
+) -> Outcome:
     inside, outside, alike = (
         _mean([getattr(c, name) for c in edited.changes]) for name in ("inside", "outside", "ssim_outside")
     )
     before, after = (_named(model, images, wanted) for images in (work.images, edited.images))
-    return Outcome(len(edited.images), inside * 127.5, outside * 127.5, alike, before, after)
+    return Outcome(len(edited.images), inside * 127.5, outside * 127.5, alike, before, after, aside)
 
 
 def _mean(values: Sequence[float]) -> float:

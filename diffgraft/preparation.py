@@ -16,7 +16,7 @@ from toolkit import dataset, labels
 from toolkit.example import Error, Example
 from toolkit.labels import Vocabulary
 
-__all__ = ["QUARANTINE", "Prepared", "prepare"]
+__all__ = ["QUARANTINE", "Prepared", "prepare", "quarantine"]
 
 QUARANTINE = "quarantine.jsonl"
 """Beside manifest.jsonl, one line a file that was put aside: source, reason."""
@@ -82,10 +82,15 @@ def prepare(
         found = module.read(raw, **resolved, aside=put_aside, watch=watch)
         facts = {"domain": name, "raw": str(raw.absolute()), "options": resolved, "classes": classes}
         samples = write(counted(found), folder, vocabulary, **facts)
-        if aside:
-            lines = (json.dumps({"source": source, "reason": reason}) + "\n" for source, reason in aside)
-            (folder / QUARANTINE).write_text("".join(lines), encoding="utf-8")
+        quarantine(folder, aside)
     return Prepared(samples, len(groups), classes, vocabulary, tuple(aside), resolved)
+
+
+def quarantine(folder: Path, aside: Sequence[tuple[str, str]]) -> None:
+    """Write which files were put aside, and why, beside the manifest; nothing where none was."""
+    if aside:
+        lines = (json.dumps({"source": source, "reason": reason}) + "\n" for source, reason in aside)
+        (folder / QUARANTINE).write_text("".join(lines), encoding="utf-8")
 
 
 def _write(found: Iterable[Example], root: Path, vocabulary: Vocabulary, **description: Any) -> int:

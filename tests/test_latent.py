@@ -310,6 +310,21 @@ def test_an_edit_changes_labels_keeps_the_ground_and_the_source(root, data, tmp_
     assert "data:image" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_a_photograph_that_cannot_be_edited_is_put_aside_with_the_reason(root, data, tmp_path):
+    raw = tmp_path / "raw" / "Coffee___healthy"
+    raw.mkdir(parents=True)
+    picture = next((data / "images" / "Coffee___healthy").glob("*.png"))
+    (raw / "good.png").write_bytes(picture.read_bytes())
+    (raw / "torn.png").write_bytes(picture.read_bytes()[:100])
+    outcome = editing_run.edit(
+        root, tmp_path / "raw", tmp_path / "out", "sdedit", {"condition": 1.0}, settings=Sampling("euler", 2),
+        backend="torch",
+    )  # fmt: skip
+    assert outcome.count == 1
+    assert [source for source, _ in outcome.aside] == ["Coffee___healthy/torn.png"]
+    assert "torn.png" in (tmp_path / "out" / "quarantine.jsonl").read_text()
+
+
 def test_variants_of_an_image_differ_and_share_its_group(root, data, tmp_path):
     editing_run.edit(
         root, data, tmp_path / "out", "dafusion", count=2, variants=3, strength=1.0,
