@@ -5,8 +5,9 @@ A part is a value of Part; a new one is a new value, and a network in toolkit.ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -16,20 +17,46 @@ import torch
 from torch import Tensor, nn
 
 from diffgraft import report, training_report
-from toolkit.diffusion.model import Spec
-from toolkit.example import Error
+from toolkit import tokenizer
+from toolkit.diffusion.model import TEXT, Spec
+from toolkit.example import Annotation, Error
+from toolkit.labels import Range, Vocabulary, from_json
 from toolkit.networks import folder
-from toolkit.settings import Augmentation, Training
-from toolkit.training import losses
+from toolkit.settings import Augmentation, Network, Training
+from toolkit.training import language, losses
 from toolkit.training.loader import Batch, augment, generator
 from toolkit.training.loop import Loss
 
-__all__ = ["PARTS", "Part", "Run", "Seen"]
+__all__ = ["PARTS", "Part", "Plan", "Run", "Seen"]
+
+WORDS = 1024
+"""Tokens of a tokenizer of our own: some hundred texts of one field have no more words that come back."""
+
+PROMPTS = 16
+"""Wordings of each sample that a text encoder is trained on."""
+
+COMPOSED = 4000
+"""Prompts of no sample that it is asked about beside them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known before a part is built: model.json so far and the annotations that it will be trained on."""
+
+    domain: ModuleType
+    root: Path
+    meta: Mapping[str, Any]
+    network: Network
+    classes: Sequence[str]
+    annotations: Sequence[Annotation]
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a training run has resolved. samples and held_out: images with their conditions and classes."""
+    """What a training run has resolved. samples and held_out: images with their conditions and classes.
+
+    annotations: of the samples, and then of what was held out.
+    """
 
     domain: ModuleType
     root: Path
@@ -39,28 +66,33 @@ class Run:
     samples: Batch
     held_out: Batch
     classes: Sequence[str]
+    annotations: Sequence[Annotation] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the loop is given: batches, their loss, the augmentation on the fly, what is decoded to be looked at."""
+    """What the loop is given: batches, their loss, the augmentation on the fly, what is decoded to be looked at.
+
+    learner: the part with whatever is trained along or stands between it and the batch.
+    """
 
     samples: Batch
     held_out: Batch
     loss: Loss
     augmentation: Augmentation
     decode: Callable[[Tensor], Tensor] = lambda x: x
+    learner: Callable[[Any], nn.Module] = lambda module: module
 
 
 @dataclass(frozen=True)
 class Part:
     """One part of a model.
 
-    plan: its entry in model.json beside network and training. see: what it is trained on. finish: done to the averaged
-    weights, as a module, before they are saved. show: figures for model.json and blocks for the report.
+    plan: its entry in model.json beside network and training. see: what it is trained on. finish: done to the learner,
+    with its averaged weights, before they are saved. show: figures for model.json and blocks for the report.
     """
 
-    plan: Callable[[ModuleType, Mapping[str, Any], Sequence[str]], dict[str, Any]]
+    plan: Callable[[Plan], dict[str, Any]]
     see: Callable[[Run], Seen]
     show: Callable[[Run, Seen, nn.Module], tuple[dict[str, Any], list[report.Block]]]
     finish: Callable[[Run, nn.Module], None] = lambda run, module: None
@@ -70,7 +102,10 @@ class Part:
 
 
 def _denoiser_sees(run: Run) -> Seen:
-    """Images, augmented on the fly; of a latent model the latents of `settings.variants` augmented copies of each."""
+    """Images, augmented on the fly; of a latent model the latents of `settings.variants` augmented copies of each.
+
+    A model that is told things in words is told each copy in words of its own.
+    """
     if "codec" not in run.meta["parts"]:
         if "codec" in run.domain.PRESETS:
             raise Error(
@@ -79,13 +114,45 @@ def _denoiser_sees(run: Run) -> Seen:
             )
         return Seen(run.samples, run.held_out, losses.denoising, run.domain.AUGMENTATION)
     codec = folder.load_part(run.root, "codec", run.meta)
+    variants = max(1, run.settings.variants)
     copies = [
         Batch(_latents(codec, _variant(run, number)), run.samples.cond, run.samples.target)
-        for number in range(max(1, run.settings.variants))
+        for number in range(variants)
     ]
+    samples = _joined(copies)
     held_out = Batch(_latents(codec, run.held_out.image), run.held_out.cond, run.held_out.target)
     decode = torch.no_grad()(lambda x: codec.decode(x))
-    return Seen(_joined(copies), held_out, losses.denoising, Augmentation(), decode)
+    if TEXT not in run.spec.fields:
+        return Seen(samples, held_out, losses.denoising, Augmentation(), decode)
+    count, unseen = len(run.samples.image), len(run.held_out.image)
+    told = [caption for number in range(variants) for caption in _captions(run, run.annotations[:count], number)]
+    asked = ["", *told, *_captions(run, run.annotations[count:], 0)]
+    samples.cond[TEXT], held_out.cond[TEXT] = torch.arange(1, 1 + len(told)), torch.arange(unseen) + 1 + len(told)  # type: ignore[index]
+    return Seen(
+        samples, held_out, losses.denoising, Augmentation(), decode, partial(language.Prompted, *_table(run, asked))
+    )
+
+
+def _captions(run: Run, annotations: Sequence[Annotation], number: int) -> list[str]:
+    """A prompt for each annotation, worded anew for each number."""
+    return [
+        run.domain.caption(annotation, random.Random(f"{run.settings.seed} {number} {n}"))
+        for n, annotation in enumerate(annotations)
+    ]
+
+
+def _table(run: Run, prompts: Sequence[str]) -> tuple[Tensor, Any]:
+    """What `Prompted` looks prompts up in: the output of the frozen encoder, or tokens and the encoder trained along."""
+    if TEXT not in run.meta["parts"]:
+        raise Error(
+            f"A model that is told things in words needs a text encoder, which {run.root} lacks. Train it first: "
+            f"diffgraft train {run.meta['domain']} DATA {run.root} --part text"
+        )
+    encoder = folder.load_part(run.root, TEXT, run.meta)
+    ids = torch.from_numpy(tokenizer.open(run.root, run.meta["parts"][TEXT]["tokens"], cut=None)(prompts))
+    if not run.settings.joint:
+        return language.told(encoder, ids), None  # type: ignore[arg-type]
+    return ids, encoder.requires_grad_(True)
 
 
 def _variant(run: Run, number: int) -> Tensor:
@@ -110,7 +177,13 @@ def _joined(batches: Sequence[Batch]) -> Batch:
 
 
 def _denoiser_shows(run: Run, seen: Seen, module: nn.Module) -> tuple[dict[str, Any], list[report.Block]]:
-    return {}, training_report.denoiser_blocks(module, run.spec, seen.samples, seen.held_out, run.classes, seen.decode)
+    whole = seen.learner(module).eval()
+    return {}, training_report.denoiser_blocks(whole, run.spec, seen.samples, seen.held_out, run.classes, seen.decode)
+
+
+def _denoiser_finishes(run: Run, learner: Any) -> None:
+    if getattr(learner, TEXT, None) is not None:  # trained along
+        folder.save_part(run.root, TEXT, learner.text.state_dict(), run.meta)
 
 
 # --------------------------------------------------------------------------------------------------------- classifier
@@ -153,26 +226,101 @@ def _features_show(run: Run, seen: Seen, module: nn.Module) -> tuple[dict[str, A
     return facts, training_report.features_blocks(module, seen.held_out, run.classes)
 
 
+# --------------------------------------------------------------------------------------------------------------- text
+
+
+def _text_plan(plan: Plan) -> dict[str, Any]:
+    """A tokenizer is learned first, from the texts and from what is composed of the labels."""
+    if "features" not in plan.meta["parts"]:
+        raise Error(
+            f"A text encoder is trained beside the feature network, which {plan.root} lacks. Train it first: "
+            f"diffgraft train {plan.meta['domain']} DATA {plan.root} --part features"
+        )
+    tokens = plan.meta["spec"]["fields"][TEXT]["shape"][0]
+    if not (plan.root / tokenizer.FILE).is_file():
+        texts = [a.text for a in plan.annotations if a.text]
+        made = [plan.domain.caption(a, random.Random(n)) for n in range(4) for a in plan.annotations]
+        tokenizer.train([*texts, *made, *_composed(plan.domain, 500)], tokens, WORDS).save(plan.root / tokenizer.FILE)
+    known = tokenizer.open(plan.root, tokens).words
+    width = plan.meta["parts"]["features"]["network"]["channels"][-1]
+    return {"tokens": tokens, "words": known, "features": width}
+
+
+def _composed(domain: ModuleType, count: int) -> list[str]:
+    return [domain.composed(random.Random(n)) for n in range(count)]
+
+
+def _text_sees(run: Run) -> Seen:
+    """Features of augmented copies, and a table of wordings of each sample and of prompts that belong to none."""
+    describe: Any = folder.load_part(run.root, "features", run.meta)
+    count, unseen = len(run.samples.image), len(run.held_out.image)
+    copies = [
+        _featured(describe, _variant(run, n), range(count), run.samples.target) for n in range(run.settings.variants)
+    ]
+    held_out = _featured(describe, run.held_out.image, range(count, count + unseen), run.held_out.target)
+    worded = [_captions(run, run.annotations, number) for number in range(PROMPTS)]
+    asked = [row[n] for n in range(count + unseen) for row in worded]
+    prompts = [*asked, *_composed(run.domain, COMPOSED)]
+    names = from_json(run.meta["labels"])
+    says = torch.tensor([_statements(names, run.domain.understood(prompt)) for prompt in prompts])
+    ids = torch.from_numpy(tokenizer.open(run.root, run.meta["parts"][TEXT]["tokens"], cut=None)(prompts))
+    loss = partial(language.contrast, prompts=language.Prompts(ids, says, PROMPTS, len(asked)))
+    learner = partial(language.Reader, says.shape[1])
+    return Seen(_joined(copies), held_out, loss, Augmentation(), learner=learner)
+
+
+@torch.no_grad()
+def _featured(describe: Any, images: Tensor, numbers: Iterable[int], target: Tensor) -> Batch:
+    parts = [describe(part)["features"] for part in images.split(64)]
+    width = describe.head.in_features
+    features = torch.cat([torch.zeros(0, width), *parts])
+    return Batch(features, {"sample": torch.tensor(list(numbers), dtype=torch.long)}, target)
+
+
+def _statements(vocabulary: Vocabulary, labels: Mapping[str, float]) -> list[float]:
+    """What labels state: of a finding 1 or 0, of a class one statement a value, NaN where they state nothing."""
+    found: list[float] = []
+    for name, entry in vocabulary.items():
+        value = labels.get(name, float("nan"))
+        if type(entry) is Range:
+            continue
+        if len(entry) == 2:  # type: ignore[arg-type]
+            found.append(value)
+        else:
+            found += [float(value == n) if value == value else value for n in range(len(entry))]  # type: ignore[arg-type]
+    return found
+
+
+def _text_shows(run: Run, seen: Seen, module: nn.Module) -> tuple[dict[str, Any], list[report.Block]]:
+    asked = _captions(run, run.annotations[len(run.samples.image) :], 0)
+    ids = torch.from_numpy(tokenizer.open(run.root, run.meta["parts"][TEXT]["tokens"], cut=None)(asked))
+    figures = {"held_out_retrieval": training_report.retrieval(module, seen.held_out.image, ids)}
+    return figures, training_report.text_blocks(module, seen.held_out.image, ids, asked)
+
+
 PARTS: Mapping[str, Part] = {
     "denoiser": Part(
-        plan=lambda domain, meta, classes: {"parameterisation": "edm"},
+        # On a clock of time steps the network predicts v, so that it can be saved as a Stable Diffusion U-Net.
+        plan=lambda plan: {"parameterisation": "velocity" if "clock" in plan.meta else "edm"},
         see=_denoiser_sees,
         show=_denoiser_shows,
+        finish=_denoiser_finishes,
     ),
     "classifier": Part(
-        plan=lambda domain, meta, classes: {"classes": len(classes)},
+        plan=lambda plan: {"classes": len(plan.classes)},
         see=lambda run: _of_known_class(run, losses.classification),
         show=_classifier_shows,
     ),
     "codec": Part(
-        plan=lambda domain, meta, classes: {"latent_channels": meta["spec"]["shape"][0]},
+        plan=lambda plan: {"latent_channels": plan.meta["spec"]["shape"][0]},
         see=_codec_sees,
         show=_codec_shows,
         finish=_codec_finishes,
     ),
     "features": Part(
-        plan=lambda domain, meta, classes: {"classes": len(classes), "target": domain.TARGET},
+        plan=lambda plan: {"classes": len(plan.classes), "target": plan.domain.TARGET},
         see=lambda run: _of_known_class(run, losses.naming),
         show=_features_show,
     ),
+    "text": Part(plan=_text_plan, see=_text_sees, show=_text_shows),
 }

@@ -14,7 +14,7 @@ from types import ModuleType
 import numpy as np
 
 from toolkit.diffusion import editing, guidance, schedule
-from toolkit.diffusion.model import Array, Cond, Model
+from toolkit.diffusion.model import TEXT, Array, Cond, Field, Model
 from toolkit.diffusion.noise import Draws, Purpose, Seeded
 from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.example import Annotation, Error
@@ -22,7 +22,7 @@ from toolkit.folder import image_shape
 from toolkit.methods.guided import BATCH, SIGMA_MIN, walked
 from toolkit.settings import Sampling
 
-__all__ = ["Filled", "Gate", "Verdict", "conditions", "filled", "highest", "sample", "sigmas"]
+__all__ = ["Filled", "Gate", "Verdict", "conditions", "filled", "highest", "sample", "sigmas", "without_text"]
 
 HIGHEST = 2.8
 """Sampling starts this many standard deviations up the training's ln sigma: beyond it the network saw next to nothing."""
@@ -81,12 +81,28 @@ def sigmas(model: Model, settings: Sampling) -> list[float]:
 
 
 def conditions(model: Model, domain: ModuleType, rows: Sequence[Annotation]) -> tuple[Cond, Cond]:
-    """The fields of some annotations and those of nothing stated, as the backend's arrays."""
+    """The fields of some annotations and those of nothing stated, as the backend's arrays.
+
+    Each prompt is encoded once, and so is the empty one, which states nothing.
+    """
+    known = without_text(model.denoiser.spec.fields)
     wanted, null = (
-        {k: model.asarray(v) for k, v in domain.condition(annotations, model.denoiser.spec.fields).items()}
+        {k: model.asarray(v) for k, v in domain.condition(annotations, known).items()}
         for annotations in (rows, [Annotation()] * len(rows))
     )
+    if len(known) < len(model.denoiser.spec.fields):
+        assert model.text is not None
+        texts = [row.text or "" for row in rows]
+        different = ["", *sorted(set(texts) - {""})]
+        hidden = model.text(different)
+        wanted[TEXT] = hidden[[different.index(text) for text in texts]]
+        null[TEXT] = hidden[[0] * len(texts)]
     return wanted, null
+
+
+def without_text(fields: Mapping[str, Field]) -> dict[str, Field]:
+    """The fields that a domain makes of labels; those of the text are the text encoder's."""
+    return {name: field for name, field in fields.items() if name != TEXT}
 
 
 def sample(

@@ -17,9 +17,11 @@ import torch
 from torch import nn
 
 from diffgraft import training_report
-from diffgraft.parts import PARTS, Run
-from toolkit import dataset, labels
-from toolkit.diffusion.model import Field, Spec
+from diffgraft.parts import PARTS, Plan, Run
+from diffgraft.sampling import without_text
+from toolkit import dataset, labels, tokenizer
+from toolkit.diffusion import schedule
+from toolkit.diffusion.model import TEXT, Field, Spec
 from toolkit.example import Annotation, Error, Example
 from toolkit.folder import hashed, image_shape, read_meta, spec_of
 from toolkit.networks import folder
@@ -32,7 +34,7 @@ from toolkit.training.loop import fit
 
 __all__ = ["learn_embedding", "to_batch", "train"]
 
-FIRST_STAGE = ("features", "codec")
+FIRST_STAGE = ("features", "codec", "text")
 """Parts that a model takes over whole from the one it starts from. Features name classes, and so only come along where
 the classes are the same."""
 
@@ -78,7 +80,8 @@ def train(
     _check_fit(root, meta, domain, vocabulary, seen[0])
     classes = vocabulary[domain.TARGET]
     plan: dict[str, object] = {"network": network, "training": settings, "augmentation": domain.AUGMENTATION}
-    plan |= PARTS[part].plan(domain, meta, classes)
+    about_it = Plan(domain, root, meta, network, classes, [e.annotation for e in seen])
+    plan |= PARTS[part].plan(about_it)
     plain = _as_json(meta | {"parts": meta["parts"] | {part: plan}})
     torch.manual_seed(settings.seed)
     module = folder.build(part, plain)
@@ -86,13 +89,14 @@ def train(
         _begin_from(base, root, part, module, plain)
     spec, place = spec_of(plain), root / "training" / part
     batches = [to_batch(domain, spec, image_shape(plain), part_of) for part_of in (seen, unseen)]
-    run = Run(domain, root, plain, spec, settings, *batches, classes)
+    run = Run(domain, root, plain, spec, settings, *batches, classes, [e.annotation for e in (*seen, *unseen)])
     material = PARTS[part].see(run)
+    learner = material.learner(module)
     average = fit(
-        module, material.loss, material.samples, material.held_out, spec, settings, material.augmentation, place, watch
+        learner, material.loss, material.samples, material.held_out, spec, settings, material.augmentation, place, watch
     )
-    module.load_state_dict(average)
-    PARTS[part].finish(run, module.eval())
+    learner.load_state_dict(average)
+    PARTS[part].finish(run, learner.eval())
     average = module.state_dict()
     facts: dict[str, object] = {
         "samples": len(run.samples.image),
@@ -167,7 +171,8 @@ def to_batch(domain: ModuleType, spec: Spec, shape: tuple[int, ...], examples: l
     return Batch(
         image=torch.from_numpy(images),
         cond={
-            k: torch.from_numpy(v) for k, v in domain.condition([e.annotation for e in examples], spec.fields).items()
+            k: torch.from_numpy(v)
+            for k, v in domain.condition([e.annotation for e in examples], without_text(spec.fields)).items()
         },
         target=torch.tensor([-1 if math.isnan(v) else int(v) for v in values], dtype=torch.int64),
     )
@@ -216,9 +221,9 @@ def _new_meta(
     fields: Mapping[str, Field] = domain.fields(vocabulary)
     if base is not None:
         own = read_meta(base)
-        return _as_json(
-            meta | {"spec": dataclasses.replace(spec_of(own), fields=fields), "image_shape": image_shape(own)}
-        )
+        kept = {"clock": own["clock"]} if "clock" in own else {}
+        spec = dataclasses.replace(spec_of(own), fields=fields)
+        return _as_json(meta | kept | {"spec": spec, "image_shape": image_shape(own)})
     if "codec" in domain.PRESETS:
         factor = reduction(domain.PRESETS["codec"]["small"][0])
         if shape[1] % factor or shape[2] % factor:
@@ -228,7 +233,11 @@ def _new_meta(
             )
         meta["image_shape"] = shape
         shape = (domain.LATENT_CHANNELS, shape[1] // factor, shape[2] // factor)
-    return _as_json(meta | {"spec": Spec(shape=shape, fields=fields)})
+    if not hasattr(domain, "CLOCK"):
+        return _as_json(meta | {"spec": Spec(shape=shape, fields=fields)})
+    ends = schedule.described(**domain.CLOCK).sigmas
+    spec = Spec(shape, fields, sigma_min=ends[0], sigma_max=ends[-1], sigma_data=1.0, initial_variance=1.0)
+    return _as_json(meta | {"clock": domain.CLOCK, "spec": spec})
 
 
 def _begin_from(base: Path, root: Path, part: str, module: nn.Module, plain: dict[str, Any]) -> None:
@@ -241,6 +250,8 @@ def _begin_from(base: Path, root: Path, part: str, module: nn.Module, plain: dic
         if other != part and other in theirs["parts"] and other not in plain["parts"] and same:
             plain["parts"][other] = theirs["parts"][other]
             shutil.copyfile(base / f"{other}.safetensors", root / f"{other}.safetensors")
+            if other == TEXT:
+                shutil.copyfile(base / tokenizer.FILE, root / tokenizer.FILE)
     if part in theirs["parts"]:
         adopt(
             module, folder.load_part(base, part), labels.from_json(theirs["labels"]), labels.from_json(plain["labels"])

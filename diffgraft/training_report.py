@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from toolkit.training.loader import Batch
 
 __all__ = [
     "auroc", "balanced_accuracy", "classifier_blocks", "codec_blocks", "denoiser_blocks", "features_blocks", "odds",
-    "peak_signal_to_noise", "write",
+    "peak_signal_to_noise", "retrieval", "text_blocks", "write",
 ]  # fmt: skip
 
 CLEAN = 0.05
@@ -209,3 +209,31 @@ def features_blocks(module: nn.Module, held_out: Batch, classes: Sequence[str]) 
     ]
     caption = f"{len(held_out.image)} held-out images: their class (rows) and the one they are given (columns)"
     return [report.Table(["class", *classes], rows, caption)]
+
+
+@torch.no_grad()
+def retrieval(module: Any, features: Tensor, ids: Tensor) -> float | None:
+    """Part of the other images that fit a prompt less than its own does, mean over prompts: chance is 0.5.
+
+    features (B, D) of images and ids (B, tokens) of their prompts. None where there are fewer than two.
+    """
+    if len(features) < 2:
+        return None
+    likeness = module(ids)[1] @ module.look(features).T
+    own = likeness.diagonal()[:, None]
+    below = (likeness < own).sum(1) + 0.5 * ((likeness == own).sum(1) - 1)
+    return float(below.mean()) / (len(features) - 1)
+
+
+def text_blocks(module: Any, features: Tensor, ids: Tensor, prompts: Sequence[str]) -> list[report.Block]:
+    """Some prompts of held-out images with the place that their own image has among all of them."""
+    if len(features) < 2:
+        return [report.Text("No images were held out, so there is nothing to measure on.")]
+    with torch.no_grad():
+        likeness = module(ids)[1] @ module.look(features).T
+    places = (likeness > likeness.diagonal()[:, None]).sum(1) + 1
+    rows: list[list[object]] = [
+        [prompts[n], int(places[n])] for n in range(0, len(prompts), max(1, len(prompts) // 12))
+    ]
+    caption = f"Place of its own image among {len(features)} held-out images, by the cosine of prompt and image"
+    return [report.Table(["prompt", "place"], rows, caption)]

@@ -64,7 +64,7 @@ def export(root: Path) -> list[Path]:
     """Write the graph or graphs of every part into the folder; returns them.
 
     denoiser.onnx; of a classifier classifier.onnx and gradient.onnx; of a codec encoder.onnx and decoder.onnx;
-    features.onnx.
+    features.onnx; of a text encoder text.onnx and look.onnx.
     """
     meta = read_meta(root)
     written = []
@@ -101,6 +101,14 @@ def _graphs(root: Path, meta: Mapping[str, Any]) -> Iterable[tuple[str, _Graph]]
         features = load_part(root, "features")
         names = tuple(features(image["image"]))
         yield "features", _Graph(_Values(features), "features", image, names, optimize=False)
+    if "text" in meta["parts"]:
+        text: Any = load_part(root, "text")
+        plan = meta["parts"]["text"]
+        ids = {"ids": torch.arange(3 * plan["tokens"]).reshape(3, -1) % plan["words"]}
+        yield "text", _Graph(text, "text", ids, ("hidden", "embedding")[: len(text(ids["ids"]))])
+        if text.looks is not None:
+            described = {"features": torch.randn(3, plan["features"])}
+            yield "look", _Graph(_Method(text, text.look), "text", described, ("embedding",))
 
 
 class _Method(nn.Module):

@@ -19,6 +19,7 @@ TOLERANCE = 1e-4
 
 SIGMAS = (0.05, 1.0, 40.0)
 ROWS = 3
+PROMPTS = ("", "PA view", "right pleural effusion, no pneumothorax")
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,18 @@ def _clean_outputs(reference: Model, candidate: Model, spec: Spec) -> Iterator[t
         yield "latent", [m.asnumpy(m.codec.encode(m.asarray(image))) for m in models]
         latent = spec.sigma_data * gaussian(spec.shape, 0, range(ROWS), Purpose.START, 0)
         yield "image", [m.asnumpy(m.codec.decode(m.asarray(latent))) for m in models]
+    read = [(m, m.text) for m in models if m.text is not None]
+    if len(read) == 2:
+        yield "text", [m.asnumpy(call(PROMPTS)) for m, call in read]
     describe = [(m, m.features) for m in models if m.features is not None]
     if len(describe) == 2:
         ours, theirs = ({k: m.asnumpy(v) for k, v in call(m.asarray(image)).items()} for m, call in describe)
         for name in ours:
             yield name, [ours[name], theirs[name]]
+        compare = [(m, m.likeness) for m in models if m.likeness is not None]
+        if len(compare) == 2:
+            shown = ours["features"]
+            yield "likeness", [m.asnumpy(call(m.asarray(shown), PROMPTS)) for m, call in compare]
 
 
 def _outputs(reference: Model, candidate: Model, spec: Spec, sigma: float) -> Iterator[tuple[str, list[np.ndarray]]]:
@@ -81,7 +89,9 @@ def _outputs(reference: Model, candidate: Model, spec: Spec, sigma: float) -> It
     cond = {
         name: np.array([int(row) % (int(f.null) + 1) if f.dtype == "int64" else row / 3 for row in rows], f.dtype)
         for name, f in spec.fields.items()
+        if not f.shape
     }
+    cond |= {name: gaussian(f.shape, 1, rows, Purpose.START, 0) for name, f in spec.fields.items() if f.shape}
 
     models = (reference, candidate)
     asked = [{k: m.asarray(v) for k, v in cond.items()} for m in models]

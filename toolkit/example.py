@@ -12,11 +12,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["Annotation", "Boxes", "Error", "Example", "Geometry", "Provenance"]
+__all__ = ["Annotation", "Boxes", "Error", "Example", "Geometry", "Note", "Provenance"]
 
 
 class Error(Exception):
     """A mistake the user can mend. The message is one line: the rule, what was found, the remedy."""
+
+
+class Note(UserWarning):
+    """Something the user should know though the run goes on: one line, shown once."""
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from toolkit.diffusion import schedule
 from toolkit.diffusion.model import Field, Spec
+from toolkit.diffusion.schedule import Clock
 from toolkit.example import Error
 
-__all__ = ["fingerprint", "hashed", "image_shape", "read_meta", "spec_of", "trained_on", "write_meta"]
+__all__ = ["clock_of", "fingerprint", "hashed", "image_shape", "read_meta", "spec_of", "trained_on", "write_meta"]
 
 
 def read_meta(root: Path) -> dict[str, Any]:
@@ -58,6 +60,11 @@ def spec_of(meta: Mapping[str, Any]) -> Spec:
 def image_shape(meta: Mapping[str, Any]) -> tuple[int, ...]:
     """(C, H, W) of the model's images; without a codec they are what the denoiser itself sees."""
     return tuple(meta.get("image_shape", meta["spec"]["shape"]))
+
+
+def clock_of(meta: Mapping[str, Any]) -> Clock:
+    """The training clock of a model, which strengths are told by: its own, or the linear one of DDPM where it has none."""
+    return schedule.described(**meta["clock"]) if "clock" in meta else schedule.LINEAR
 
 
 def hashed(name: str) -> str:

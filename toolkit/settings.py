@@ -28,7 +28,8 @@ class Augmentation:
     """Random changes of a training image that leave its labels true; each a half range, 0 is off.
 
     flip, flip_rows: probability of a left-right and of an up-down flip. rotate: degrees. shift: part of half the image.
-    scale, gain, gamma: relative, log-uniform. border: what comes in from outside repeats the edge, instead of -1.
+    warp: elastic, of each knot, part of half the image. scale, gain, gamma: relative, log-uniform. border: what comes
+    in from outside repeats the edge, instead of -1. interpolation: as torch's grid_sample names it; bicubic keeps edges.
     """
 
     flip: float = 0.0
@@ -39,6 +40,8 @@ class Augmentation:
     gamma: float = 0.0
     gain: float = 0.0
     border: bool = False
+    warp: float = 0.0
+    interpolation: str = "bilinear"
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Training:
     sigma_mean, sigma_std: of ln sigma during training (Karras et al. 2022, table 1). drop: probability that all
     conditions of a sample are replaced by their nulls; drop_each: that one of them alone is, each by itself, for a model
     that may be told some labels and not others. fold: the fold of groups that is never trained on (None: use
-    all). ema: decay of the weight average. precision: "fp32" or "bf16" (autocast; weights stay fp32).
+    all). ema: decay of the weight average. precision: "fp32" or "bf16" (autocast; weights stay fp32). variants: augmented
+    copies that are encoded once. joint: the text encoder is trained along with the denoiser, instead of frozen.
     """
 
     steps: int
@@ -66,6 +70,7 @@ class Training:
     precision: str = "bf16"
     checkpoint_every: int = 200
     variants: int = 16
+    joint: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from toolkit import tokenizer
 from toolkit.diffusion.model import Cond, Identity, Model, Spec
 from toolkit.example import Error
 from toolkit.folder import fingerprint, read_meta, spec_of
@@ -55,6 +57,11 @@ def open(root: str | os.PathLike[str], threads: int = 0) -> Model:
         if not (root / f"{part}.safetensors").is_file():
             raise Error(f"A model folder has {part}.safetensors, which {root} lacks. Copy the whole folder.")
     has_classifier = "classifier" in meta["parts"]
+    text = likeness = None
+    if "text" in meta["parts"]:
+        plan = meta["parts"]["text"]
+        look = session("look") if plan["features"] else None
+        text, likeness = _text(session("text"), look, tokenizer.open(root, plan["tokens"]))
     return Model(
         denoiser=_Denoiser(session("denoiser"), spec_of(meta)),
         codec=_Codec(session("encoder"), session("decoder")) if "codec" in meta["parts"] else Identity(),
@@ -65,6 +72,8 @@ def open(root: str | os.PathLike[str], threads: int = 0) -> Model:
         classifier=_call(session("classifier")) if has_classifier else None,
         gradient=_call(session("gradient")) if has_classifier else None,
         features=_features(session("features")) if "features" in meta["parts"] else None,
+        text=text,
+        likeness=likeness,
         meta=meta,
     )
 
@@ -87,6 +96,17 @@ def _features(session: Any) -> Any:
         return dict(zip(names, session.run(None, {"image": image}), strict=True))
 
     return describe
+
+
+def _text(session: Any, look: Any, tokens: tokenizer.Tokenizer) -> tuple[Any, Any]:
+    def read(texts: Sequence[str], /) -> np.ndarray:
+        return session.run(["hidden"], {"ids": tokens(texts)})[0]
+
+    def likeness(features: np.ndarray, texts: Sequence[str], /) -> np.ndarray:
+        words = session.run(["embedding"], {"ids": tokens(texts)})[0]
+        return (look.run(None, {"features": features})[0] * words).sum(1)
+
+    return read, likeness if look is not None else None
 
 
 class _Denoiser:

@@ -7,11 +7,12 @@ arXiv:2206.00364, eq. 2). How a network was trained (eps, v, x0, flow, EDM) is h
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 __all__ = [
+    "TEXT",
     "Array",
     "Classifier",
     "Codec",
@@ -22,9 +23,11 @@ __all__ = [
     "Field",
     "Gradient",
     "Identity",
+    "Likeness",
     "Model",
     "Noise",
     "Spec",
+    "Text",
 ]
 
 Array = Any
@@ -35,6 +38,9 @@ Cond = Mapping[str, Array]
 
 Denoise = Callable[[Array, float], Array]
 """(x, sigma) -> denoised: all that a sampler ever sees of a model."""
+
+TEXT = "text"
+"""The field that holds the tokens of a text, (tokens, width): what the text encoder of the model answers for a prompt."""
 
 Noise = Callable[[int], Array]
 """Step number -> standard normal noise of the shape of x, a function of the sample's seed and the step alone."""
@@ -107,6 +113,21 @@ class Features(Protocol):
     def __call__(self, image: Array, /) -> Mapping[str, Array]: ...
 
 
+class Text(Protocol):
+    """The text encoder: N prompts -> (N, tokens, width), what the field "text" of a denoiser is told."""
+
+    def __call__(self, texts: Sequence[str], /) -> Array: ...
+
+
+class Likeness(Protocol):
+    """How well images and prompts fit: features (N, D) of N images and N prompts -> cosines (N,) in [-1, 1].
+
+    Radford et al. 2021, arXiv:2103.00020, with the text encoder and the feature network of the model.
+    """
+
+    def __call__(self, features: Array, texts: Sequence[str], /) -> Array: ...
+
+
 class Codec(Protocol):
     """The first stage of a latent model, image (B, C, H, W) in [-1, 1] <-> latent; a pixel model has the identity."""
 
@@ -142,5 +163,6 @@ class Model:
     classifier: Classifier | None = None
     gradient: Gradient | None = None
     features: Features | None = None
-    text: Callable[[list[str]], Array] | None = None
+    text: Text | None = None
+    likeness: Likeness | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)

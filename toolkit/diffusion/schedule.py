@@ -27,6 +27,7 @@ __all__ = [
     "ddpm",
     "ddpm_sigma",
     "ddpm_time",
+    "described",
     "exponential",
     "from_strength",
     "karras",
@@ -112,6 +113,38 @@ LINEAR = clock(_cumulative(1e-4 + (0.02 - 1e-4) * n / 999 for n in range(1000)))
 
 COSINE = clock(_cumulative(_cosine_betas()))
 """The cosine clock, T = 1000; its last sigma, about 20,000, is capped."""
+
+
+BETAS: dict[str, Callable[[float, float, int], Iterable[float]]] = {
+    "linear": lambda low, high, steps: (low + (high - low) * n / (steps - 1) for n in range(steps)),
+    "scaled_linear": lambda low, high, steps: (
+        (low**0.5 + (high**0.5 - low**0.5) * n / (steps - 1)) ** 2 for n in range(steps)
+    ),
+    "squaredcos_cap_v2": lambda low, high, steps: _cosine_betas(steps),
+}
+"""diffusers' names of what beta does between its first and its last value; scaled_linear is Stable Diffusion's."""
+
+
+def described(
+    beta_schedule: str = "linear",
+    beta_start: float = 0.00085,
+    beta_end: float = 0.012,
+    num_train_timesteps: int = 1000,
+    trained_betas: Iterable[float] | None = None,
+    rescale_betas_zero_snr: bool = False,
+) -> Clock:
+    """The clock of a process in the words of a diffusers scheduler_config.json, as model.json keeps it under "clock".
+
+    trained_betas: the betas themselves, in place of a schedule. rescale_betas_zero_snr: the root of the cumulative alpha
+    is shifted to end at 0 and stretched to begin where it did (Lin et al. 2023, arXiv:2305.08891, algorithm 1).
+    """
+    if beta_schedule not in BETAS:
+        raise Error(f"A beta schedule is one of {', '.join(BETAS)}; found '{beta_schedule}'.")
+    alphas = list(_cumulative(trained_betas or BETAS[beta_schedule](beta_start, beta_end, num_train_timesteps)))
+    if rescale_betas_zero_snr:
+        first, last = math.sqrt(alphas[0]), math.sqrt(alphas[-1])
+        alphas = [((math.sqrt(a) - last) * first / (first - last)) ** 2 for a in alphas]
+    return clock(alphas)
 
 
 def ddpm_sigma(time: float) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import filecmp
 import functools
+import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from toolkit.diffusion.model import Codec, Cond, Identity, Model, Spec
+from toolkit import tokenizer
+from toolkit.diffusion.model import TEXT, Codec, Cond, Identity, Model, Spec
 from toolkit.example import Error
-from toolkit.folder import fingerprint, image_shape, read_meta, spec_of, write_meta
+from toolkit.folder import clock_of, fingerprint, image_shape, read_meta, spec_of, write_meta
 from toolkit.networks.autoencoder import Autoencoder
 from toolkit.networks.classifier import NoisyClassifier
 from toolkit.networks.features import FeatureNet
-from toolkit.networks.preconditioning import PARAMETERISATIONS, Preconditioned
-from toolkit.networks.unet import ConditionalUNet
+from toolkit.networks.preconditioning import PARAMETERISATIONS, Preconditioned, stepped
+from toolkit.networks.text import TextEncoder
+from toolkit.networks.unet import ConditionalUNet, TextUNet
 from toolkit.settings import Network
 
 __all__ = ["as_saved", "build", "load_part", "open", "save_part"]
@@ -32,6 +35,7 @@ GRAPHS = {
     "classifier": ("classifier.onnx", "gradient.onnx"),
     "codec": ("encoder.onnx", "decoder.onnx"),
     "features": ("features.onnx",),
+    "text": ("text.onnx", "look.onnx"),
 }
 """Part -> the graphs that `diffgraft export` makes of it."""
 
@@ -47,8 +51,10 @@ def build(part: str, meta: Mapping[str, Any]) -> nn.Module:
 
 def _denoiser(network: Network, plan: Mapping[str, Any], meta: Mapping[str, Any]) -> nn.Module:
     spec, form = spec_of(meta), PARAMETERISATIONS[plan["parameterisation"]]
-    unet = ConditionalUNet(network, spec.shape, spec.fields)
-    return Preconditioned(unet, functools.partial(form, sigma_data=spec.sigma_data))
+    unet = (TextUNet if TEXT in spec.fields else ConditionalUNet)(network, spec.shape, spec.fields)
+    known = {"sigma_data": lambda: spec.sigma_data, "clock": lambda: stepped(clock_of(meta).sigmas)}
+    needed = inspect.signature(form).parameters
+    return Preconditioned(unet, functools.partial(form, **{k: made() for k, made in known.items() if k in needed}))
 
 
 BUILDERS: Mapping[str, Callable[[Network, Mapping[str, Any], Mapping[str, Any]], nn.Module]] = {
@@ -56,6 +62,7 @@ BUILDERS: Mapping[str, Callable[[Network, Mapping[str, Any], Mapping[str, Any]],
     "classifier": lambda network, plan, meta: NoisyClassifier(network, spec_of(meta).shape, plan["classes"]),
     "codec": lambda network, plan, meta: Autoencoder(network, image_shape(meta), plan["latent_channels"]),
     "features": lambda network, plan, meta: FeatureNet(network, image_shape(meta), plan["classes"]),
+    "text": lambda network, plan, meta: TextEncoder(network, plan),
 }
 """Part -> the network that is one: (network, its entry in model.json, model.json) -> module."""
 
@@ -107,7 +114,7 @@ def open(root: str | os.PathLike[str], device: str | None = None) -> Model:
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     weights = fingerprint(root)
     denoiser = _Denoiser(load_part(root, "denoiser").to(place), spec_of(meta), place)
-    classifier = gradient = features = None
+    classifier = gradient = features = text = likeness = None
     codec: Codec = Identity()
     if "classifier" in meta["parts"]:
         network = load_part(root, "classifier").to(place)
@@ -116,6 +123,9 @@ def open(root: str | os.PathLike[str], device: str | None = None) -> Model:
         codec = _Codec(load_part(root, "codec").to(place))
     if "features" in meta["parts"]:
         features = _features(load_part(root, "features").to(place))
+    if "text" in meta["parts"]:
+        encoder = load_part(root, "text").to(place)
+        text, likeness = _text(encoder, tokenizer.open(root, meta["parts"]["text"]["tokens"]), place)
     return Model(
         denoiser=denoiser,
         codec=codec,
@@ -126,6 +136,8 @@ def open(root: str | os.PathLike[str], device: str | None = None) -> Model:
         classifier=classifier,
         gradient=gradient,
         features=features,
+        text=text,
+        likeness=likeness,
         meta=meta,
     )
 
@@ -167,6 +179,18 @@ def _features(network: nn.Module):
         return network(image)
 
     return describe
+
+
+def _text(network: Any, tokens: tokenizer.Tokenizer, device: torch.device):
+    @torch.inference_mode()
+    def read(texts: Sequence[str], /) -> Tensor:
+        return network(torch.from_numpy(tokens(texts)).to(device))[0]
+
+    @torch.inference_mode()
+    def likeness(features: Tensor, texts: Sequence[str], /) -> Tensor:
+        return (network.look(features) * network(torch.from_numpy(tokens(texts)).to(device))[1]).sum(1)
+
+    return read, likeness if network.looks is not None else None
 
 
 def _classifier(network: nn.Module):

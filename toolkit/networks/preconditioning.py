@@ -11,12 +11,14 @@ x, sigma, the coefficients and D stay in fp32 whatever the network computes in: 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PARAMETERISATIONS", "Parameterisation", "Preconditioned", "edm", "epsilon", "flow", "sample", "velocity"]
+__all__ = [
+    "PARAMETERISATIONS", "Parameterisation", "Preconditioned", "edm", "epsilon", "flow", "sample", "stepped", "velocity",
+]  # fmt: skip
 
 Coefficients = tuple[Tensor, Tensor, Tensor, Tensor]
 Parameterisation = Callable[[Tensor], Coefficients]
@@ -52,6 +54,23 @@ def flow(sigma: Tensor) -> Coefficients:
 
 
 PARAMETERISATIONS = {function.__name__: function for function in (edm, epsilon, velocity, sample, flow)}
+
+
+def stepped(sigmas: Sequence[float]) -> Clock:
+    """The clock of a process of len(sigmas) steps: step n, counted from 0, where sigma is sigmas[n].
+
+    Between two of them log sigma is linear in the step, and outside the nearest is meant. In plain arithmetic, without
+    a search, so that it exports.
+    """
+    logs = torch.tensor(sigmas, dtype=torch.float64).log()
+    rises = torch.stack([logs[:-1], 1 / logs.diff()]).to(torch.float32)
+
+    def clock(sigma: Tensor) -> Tensor:
+        low, slope = rises.to(sigma.device)
+        # Every interval below sigma counts one step, the one that sigma lies in its part, those above none.
+        return ((sigma.log()[:, None] - low) * slope).clamp(0, 1).sum(1)
+
+    return clock
 
 
 class Preconditioned(nn.Module):

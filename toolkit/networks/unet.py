@@ -1,18 +1,22 @@
-"""The denoising U-Net: diffusers' UNet2DModel with one embedding a condition field, added to the time embedding."""
+"""The denoising U-Net: diffusers', with one embedding a condition field added to the time embedding.
+
+A model that is told things in words is a UNet2DConditionModel, whose attention also reads the tokens of the text (Rombach
+et al. 2022, arXiv:2112.10752, section 3.3); the others are a UNet2DModel.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from diffusers import UNet2DModel
+from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
-from toolkit.diffusion.model import Field
+from toolkit.diffusion.model import TEXT, Field
 from toolkit.labels import Vocabulary
 from toolkit.settings import Network
 
-__all__ = ["ConditionalUNet", "FieldEmbedding", "adopt"]
+__all__ = ["ConditionalUNet", "FieldEmbedding", "TextUNet", "adopt"]
 
 FREQUENCIES = 8
 
@@ -73,6 +77,35 @@ class ConditionalUNet(nn.Module):
     def forward(self, x: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
         embedding = self.fields(**cond) if self.fields is not None else None
         return self.unet(x, noise, class_labels=embedding, return_dict=False)[0]
+
+
+class TextUNet(nn.Module):
+    """F(x, c_noise, text, cond): x (B, C, H, W), c_noise (B,), text (B, tokens, width), one keyword a further field."""
+
+    def __init__(self, network: Network, shape: tuple[int, ...], fields: Mapping[str, Field]) -> None:
+        super().__init__()
+        plain, attending = len(network.channels) - network.attention, network.attention
+        others = {name: field for name, field in fields.items() if name != TEXT}
+        self.unet = UNet2DConditionModel(
+            sample_size=shape[-2:],  # type: ignore[arg-type]
+            in_channels=shape[0],
+            out_channels=shape[0],
+            block_out_channels=network.channels,
+            layers_per_block=network.layers,
+            down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",) * attending,
+            up_block_types=("CrossAttnUpBlock2D",) * attending + ("UpBlock2D",) * plain,
+            cross_attention_dim=fields[TEXT].shape[-1],
+            # By this name diffusers means the number of heads.
+            attention_head_dim=tuple(c // network.attention_head_dim for c in network.channels),  # type: ignore[arg-type]
+            norm_num_groups=network.norm_groups,
+            dropout=network.dropout,
+            class_embed_type="identity" if others else None,
+        )
+        self.fields = FieldEmbedding(others, 4 * network.channels[0]) if others else None
+
+    def forward(self, x: Tensor, noise: Tensor, text: Tensor, **cond: Tensor) -> Tensor:
+        embedding = self.fields(**cond) if self.fields is not None else None
+        return self.unet(x, noise, text, class_labels=embedding, return_dict=False)[0]
 
 
 @torch.no_grad()

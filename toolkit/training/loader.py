@@ -20,6 +20,10 @@ from toolkit.settings import Augmentation
 __all__ = ["Batch", "augment", "draw", "generator"]
 
 
+WARP = 5
+"""Knots along each side of an elastic deformation (Simard et al. 2003): one moves about a lung, not about a rib."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """image (B, C, H, W) in [-1, 1]; cond: the model's fields, (B, ...) each; target (B,) class index, -1 unknown."""
@@ -51,7 +55,7 @@ def draw(samples: Batch, size: int, settings: Augmentation, seed: int, step: int
 
 
 def augment(image: Tensor, settings: Augmentation, random: torch.Generator) -> Tensor:
-    """Flip, turn, scale, shift, gamma and gain of (B, C, H, W) in [-1, 1], which need not be square.
+    """Flip, turn, scale, shift, warp, gamma and gain of (B, C, H, W) in [-1, 1], which need not be square.
 
     With nothing to change the images are answered as they are, latents outside [-1, 1] too.
     """
@@ -74,8 +78,14 @@ def augment(image: Tensor, settings: Augmentation, random: torch.Generator) -> T
         upside = torch.where(torch.rand(count, generator=random) < settings.flip_rows, -1.0, 1.0)
         way[:, :, 1] *= upside[:, None]
     grid = nnf.affine_grid(way, list(image.shape), align_corners=False)
+    if settings.warp:
+        knots = (torch.rand(count, 2, WARP, WARP, generator=random) * 2 - 1) * settings.warp
+        field = nnf.interpolate(knots, size=image.shape[2:], mode="bicubic", align_corners=True)
+        grid = grid + field.permute(0, 2, 3, 1)
     outside = "border" if settings.border else "zeros"
-    sampled = nnf.grid_sample(image + 1, grid.to(image), mode="bilinear", padding_mode=outside, align_corners=False)
+    sampled = nnf.grid_sample(
+        image + 1, grid.to(image), mode=settings.interpolation, padding_mode=outside, align_corners=False
+    )
     unit = (sampled / 2).clamp(0, 1)
     gamma = uniform(math.log1p(settings.gamma)).exp().to(image)
     gain = uniform(math.log1p(settings.gain)).exp().to(image)
