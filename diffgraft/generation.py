@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,23 +22,23 @@ from diffgraft import __version__, gates, models, report
 from diffgraft.sampling import filled, sigmas
 from toolkit import dataset
 from toolkit.balance import like as drawn_like
-from toolkit.diffusion.model import Model
+from toolkit.diffusion.model import TEXT, Model
 from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.example import Annotation, Error, Example, Provenance
-from toolkit.folder import read_meta, trained_on
+from toolkit.folder import spec_of, trained_on
 from toolkit.formats import nifti
 from toolkit.labels import Vocabulary, parse, to_json, told
 from toolkit.labels import of as vocabulary_of
 from toolkit.settings import Sampling
 
-__all__ = ["DEFAULT", "Outcome", "asked", "generate", "put", "worded"]
+__all__ = ["DEFAULT", "Outcome", "asked", "generate", "in_words", "put", "worded"]
 
 DEFAULT = Sampling(sampler="dpmpp_2m", steps=20)
 
 COHERENCE = 0.9
 """The part of the noise's variance that the slices of a volume share."""
 
-FORMATS = ("images", "folders", "nifti")
+FORMATS = ("images", "folders", "nifti", "dicom", "dx")
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def generate(
     count: int = 16,
     settings: Sampling | None = None,
     *,
+    text: str | None = None,
     like: str | Path | None = None,
     balance: str | None = None,
     each: str | None = None,
@@ -84,12 +86,14 @@ def generate(
 ) -> Outcome:
     """Sample `count` images with the given labels (unset: null) and write them to a new folder, with a report.
 
+    text: what to show in words, for a model with a text encoder; without it the words are composed of the labels.
     settings: the model's own default where None. like: a data set from which each image's labels are drawn, so that
     with `balance`, a label, that data set and the new one together have its values evenly; `labels` then override.
     each: a label of which every value is given `count` images.
     volume: the images are slices of one head from its low to its high end, with a lesion in the middle part (none
     with lesion = 0). format: "images", a data set folder; "folders", one with a folder for each class and labels.csv;
-    "nifti", one volume sub-<name>_<contrast>.nii.gz with its sidecar; None is the domain's own. far_from: the data set
+    "nifti", one volume sub-<name>_<contrast>.nii.gz with its sidecar; "dicom" and "dx", a data set folder that has every
+    image as dicom/<id>.dcm too, Secondary Capture or DX; None is the domain's own. far_from: the data set
     of the training; see gates.Distance. reject_copies: the same, but only what the audit calls a copy is drawn again.
     faithful_to: the same, what the feature network does not take for its class, or for real, is drawn again.
     watch(label, done, of) is called once an evaluation.
@@ -102,8 +106,11 @@ def generate(
     format = format or format_of(domain)
     volume, labels = volume or format == "nifti", labels or {}
     _check(domain, vocabulary, labels, count, settings, volume, format, name)
+    if text is not None and TEXT not in model.denoiser.spec.fields:
+        raise Error(f"A text is for a model with a text encoder; {model_path} has none. Set labels: --set NAME=VALUE")
     name = name or f"synthetic{settings.seed}"
     rows = _rows(domain, vocabulary, labels, count, settings.seed, like, balance, each, volume)
+    rows = in_words(model, domain, [dataclasses.replace(row, text=text or row.text) for row in rows], settings.seed)
     count = len(rows)
     needed = [path for path in (model_path, like, far_from, reject_copies, faithful_to) if path is not None]
     with dataset.staged(out, overwrite, ("report.html",), needed) as folder:
@@ -139,19 +146,38 @@ def default(meta: Mapping[str, Any], purpose: str = "sampling") -> Sampling:
     return dataclasses.replace(DEFAULT, **meta.get(purpose, {}))
 
 
-def asked(root: str | Path, words: Iterable[str]) -> dict[str, float]:
-    """Labels from words such as "condition=rust", with what follows from them, as a model folder knows them."""
-    meta = read_meta(Path(root))
-    domain = models.domain(meta["domain"])
+def asked(root: str | Path, words: Iterable[str]) -> Annotation:
+    """What words such as "condition=rust" or "text=PA view" ask for, with what follows, as a model folder knows it."""
+    meta = models.meta(root)
+    domain, given = models.domain(meta["domain"]), list(words)
     vocabulary = vocabulary_of(meta, domain)
-    found = parse(vocabulary, words)
-    return domain.complete(found, vocabulary) if found and hasattr(domain, "complete") else found
+    if TEXT in spec_of(meta).fields:
+        return domain.ask(given, vocabulary)
+    found = parse(vocabulary, given)
+    return Annotation(labels=domain.complete(found, vocabulary) if found and hasattr(domain, "complete") else found)
 
 
-def worded(root: str | Path, words: Iterable[str]) -> dict[str, float]:
-    """Labels from words as a model folder knows them, and nothing that follows from them."""
-    meta = read_meta(Path(root))
-    return parse(vocabulary_of(meta, models.domain(meta["domain"])), words)
+def worded(root: str | Path, words: Iterable[str]) -> Annotation:
+    """What words ask for as a model folder knows it, and nothing that follows from them."""
+    meta = models.meta(root)
+    domain, given = models.domain(meta["domain"]), list(words)
+    if TEXT in spec_of(meta).fields:
+        return domain.ask(given, vocabulary_of(meta, domain))
+    return Annotation(labels=parse(vocabulary_of(meta, domain), given))
+
+
+def in_words(model: Model, domain: ModuleType, rows: Sequence[Annotation], seed: int) -> list[Annotation]:
+    """Annotations with a text where the model is told things in words: their own, or one composed of their labels.
+
+    The text of a real image is worded anew: whole reports are what a model remembers images by.
+    """
+    if TEXT not in model.denoiser.spec.fields:
+        return list(rows)
+    return [
+        row if row.text or not row.labels
+        else dataclasses.replace(row, text=domain.caption(row, random.Random(f"{seed} {n}")))
+        for n, row in enumerate(rows)
+    ]  # fmt: skip
 
 
 def put(
@@ -165,8 +191,13 @@ def put(
     about |= {} if known is None else {"trained_on": sorted(known)}
     if format == "folders":
         domain.write(examples, folder, vocabulary, **about)
-    else:
-        dataset.write(examples, folder, labels=to_json(vocabulary), **about)
+        return
+    examples = list(examples)
+    dataset.write(examples, folder, labels=to_json(vocabulary), **about)
+    if format in ("dicom", "dx"):
+        from toolkit.formats.dicom import synthetic
+
+        synthetic.write(examples, folder, "dx" if format == "dx" else "sc", labels=to_json(vocabulary))
 
 
 def _rows(
@@ -195,7 +226,9 @@ def _rows(
             f"{to_json(theirs)}. Prepare it with the classes the model was trained on."
         )
     rows = drawn_like([e.annotation for e in dataset.read(like)], count, seed, balance)
-    return [Annotation(labels={**row.labels, **wanted}) for row in rows]
+    if hasattr(domain, "caption"):
+        rows = [Annotation(domain.caption(row, random.Random(f"{seed} {n}")), row.labels) for n, row in enumerate(rows)]
+    return [Annotation(None if wanted else row.text, {**row.labels, **wanted}) for row in rows]
 
 
 def _check(
@@ -208,8 +241,11 @@ def _check(
     format: str,
     name: str,
 ) -> None:
-    if format not in FORMATS or (format == "folders" and not hasattr(domain, "write")):
-        raise Error(f"A format is one of {', '.join(FORMATS)}, and folders need classes; found '{format}'.")
+    takes = {"folders": "write", "dicom": "DICOM", "dx": "DICOM"}
+    if format not in FORMATS or not hasattr(domain, takes.get(format, "read")):
+        raise Error(
+            f"A format is one of {', '.join(FORMATS)}, folders for classes, dicom and dx for films; found '{format}'."
+        )
     if volume and not hasattr(domain, "series"):
         raise Error(
             "Volumes are made of domains with slices, such as brain_mri. Leave --volume and --format nifti out."
@@ -280,7 +316,7 @@ def _write_report(
     path: Path, images: np.ndarray, rows: Sequence[Annotation], vocabulary: Vocabulary, outcome: Outcome,
     far: gates.Distance | None, run: report.Run, notice: str,
 ) -> None:  # fmt: skip
-    captions = [told(vocabulary, row.labels) for row in rows]
+    captions = [row.text or told(vocabulary, row.labels) for row in rows]
     sections = [report.Section("Images", [report.Sheet(list(images), captions)])]
     if far is not None:
         found = {

@@ -6,13 +6,14 @@ import importlib.util
 import os
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from export.verify import Parity
 from toolkit.diffusion.model import Model
 from toolkit.example import Error
 from toolkit.folder import read_meta
 
-__all__ = ["BACKENDS", "domain_of", "export", "open"]
+__all__ = ["BACKENDS", "domain_of", "export", "meta", "open"]
 
 BACKENDS = ("auto", "onnx", "torch")
 
@@ -40,7 +41,7 @@ def export(root: str | os.PathLike[str], target: str = "onnx") -> tuple[list[Pat
     """Write the graphs of a model folder into it and check them against torch; a failed check leaves none behind."""
     if target != "onnx":
         raise Error(f"A model is exported to onnx; found '{target}'.")
-    read_meta(Path(root))  # what is no model is refused before torch is loaded
+    meta(root)  # what is no model is refused before torch is loaded
     if importlib.util.find_spec("torch") is None:
         raise Error("Exporting needs torch, which is not installed: pip install 'diffgraft[train]'")
     from export.onnx import export as write
@@ -55,9 +56,14 @@ def export(root: str | os.PathLike[str], target: str = "onnx") -> tuple[list[Pat
         raise
 
 
+def meta(root: str | os.PathLike[str]) -> dict[str, Any]:
+    """model.json of a model folder."""
+    return read_meta(Path(root))
+
+
 def domain_of(root: str | os.PathLike[str]) -> ModuleType:
     """The domain module that a model folder belongs to."""
-    return domain(read_meta(Path(root))["domain"])
+    return domain(meta(root)["domain"])
 
 
 def domain(name: str) -> ModuleType:

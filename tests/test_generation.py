@@ -271,9 +271,9 @@ def test_labels_that_mean_nothing(root, words, message):
 
 
 def test_labels_in_words(root):
-    assert generation.asked(root, ["lesion=1", "position=0.5"]) == {"lesion": 1.0, "position": 0.5}
-    assert generation.asked(root, ["lesion=healthy"]) == {"lesion": 0.0}
-    assert generation.asked(root, []) == {}
+    assert generation.asked(root, ["lesion=1", "position=0.5"]).labels == {"lesion": 1.0, "position": 0.5}
+    assert generation.asked(root, ["lesion=healthy"]).labels == {"lesion": 0.0}
+    assert generation.asked(root, []).labels == {}
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def test_a_new_class_is_learned_as_an_embedding_and_can_be_asked_for(root, tmp_p
     facts = learn_embedding(plant_disease, tmp_path / "data", tmp_path / "model", base=root, steps=3)
     assert facts["words"] == {"condition": ["scab"]}
     assert "data:image" in (tmp_path / "model" / "training" / "embedding" / "report.html").read_text()
-    assert generation.asked(tmp_path / "model", ["condition=scab"])["class"] == 2.0
+    assert generation.asked(tmp_path / "model", ["condition=scab"]).labels["class"] == 2.0
     outcome = editing_run.edit(
         tmp_path / "model", tmp_path / "data", tmp_path / "out", "dafusion", where=["condition=scab"], strength=0.5,
         settings=Sampling("euler", 2), backend="torch",
@@ -272,7 +272,7 @@ def test_generated_leaves_lie_in_class_folders_and_say_what_they_are(root, data,
 
 
 def test_words_become_labels_with_what_follows_from_them(root):
-    assert generation.asked(root, ["condition=rust"]) == {"condition": 1.0, "crop": 0.0, "class": 1.0}
+    assert generation.asked(root, ["condition=rust"]).labels == {"condition": 1.0, "crop": 0.0, "class": 1.0}
 
 
 def test_a_data_set_with_other_classes_is_no_pattern(root, tmp_path):

@@ -34,7 +34,7 @@ def evened(counts: Sequence[int], more: int) -> list[int]:
 
 
 def like(rows: Sequence[Annotation], count: int, seed: int, balance: str | None = None) -> list[Annotation]:
-    """`count` annotations drawn from `rows`, their labels only, so that other labels keep their joint distribution.
+    """`count` annotations drawn from `rows`, their labels and texts only, so that other labels keep their joint distribution.
 
     balance: a label that the rows and the new ones together shall have evenly; rows that do not know it are left out.
     Errors: a label that no row has.
@@ -42,7 +42,7 @@ def like(rows: Sequence[Annotation], count: int, seed: int, balance: str | None 
     random = np.random.default_rng(np.random.SeedSequence([seed, count]))
     if balance is None:
         picked = [rows[i] for i in random.integers(len(rows), size=count)]
-        return [Annotation(labels=row.labels) for row in picked]
+        return [Annotation(row.text, row.labels) for row in picked]
     groups: dict[float, list[Annotation]] = {}
     for row in rows:
         if balance in row.labels and not np.isnan(row.labels[balance]):
@@ -53,7 +53,7 @@ def like(rows: Sequence[Annotation], count: int, seed: int, balance: str | None 
     values = sorted(groups)
     shares = evened([len(groups[v]) for v in values], count)
     return [
-        Annotation(labels=groups[value][i].labels)
+        Annotation(groups[value][i].text, groups[value][i].labels)
         for value, share in zip(values, shares, strict=True)
         for i in random.integers(len(groups[value]), size=share)
     ]

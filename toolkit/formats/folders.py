@@ -21,7 +21,7 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -32,7 +32,7 @@ from toolkit.labels import Range, Vocabulary
 from toolkit.photograph import SUFFIXES, photograph
 
 __all__ = [
-    "UNLABELLED", "Aside", "Row", "clean", "examples", "folder_of", "read", "rows", "tell", "write",
+    "TABLES", "UNLABELLED", "Aside", "Row", "clean", "examples", "folder_of", "read", "rows", "tell", "write",
 ]  # fmt: skip
 
 Aside = Callable[[str, str], None]
@@ -71,16 +71,17 @@ class Row:
         return self.words.get("group") or f"{self.folder}/{COPIES.sub('', Path(self.name).stem)}".lstrip("/")
 
 
-def rows(root: str | os.PathLike[str], aside: Aside | None = None) -> list[Row]:
+def rows(root: str | os.PathLike[str], aside: Aside | None = None, suffixes: Sequence[str] = SUFFIXES) -> list[Row]:
     """Every photograph under root in the order of their names, or of the table; none is opened.
 
+    suffixes: of the files that a table may name.
     aside(name, reason) is told of each file that is none, is missing or lies outside; without it that is an Error.
     """
     root = Path(root)
     if not root.is_dir():
         raise Error(f"Class folders lie in a folder; '{root}' is none. Check the path.")
     table = next((root / name for name in TABLES if (root / name).is_file()), None)
-    found = _scanned(root, aside) if table is None else _listed(root, table, aside)
+    found = _scanned(root, aside) if table is None else _listed(root, table, aside, suffixes)
     if not found:
         raise Error(
             f"Photographs lie in class folders, such as Coffee___rust/1.jpg, or stand in labels.csv; '{root}' holds none."
@@ -209,7 +210,9 @@ def _scanned(root: Path, aside: Aside | None) -> list[tuple[str, str, dict[str, 
     return found
 
 
-def _listed(root: Path, table: Path, aside: Aside | None) -> list[tuple[str, str, dict[str, str]]]:
+def _listed(
+    root: Path, table: Path, aside: Aside | None, suffixes: Sequence[str]
+) -> list[tuple[str, str, dict[str, str]]]:
     """(name, folder, words) of the files in a table."""
     found, seen = [], set()
     columns, lines = _lines(table)
@@ -228,7 +231,7 @@ def _listed(root: Path, table: Path, aside: Aside | None) -> list[tuple[str, str
             reason = f"A table names each file once; line {number} names this one again."
         elif not path.is_file():
             reason = f"A table names files that exist; line {number} names one that does not."
-        elif path.suffix.lower() not in SUFFIXES:
+        elif path.suffix.lower() not in suffixes:
             reason = _no_image(path)
         else:
             reason = ""

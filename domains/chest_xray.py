@@ -1,0 +1,538 @@
+"""Chest X-ray: films by text, view, sex and age, from DICOM or from pictures with a table.
+
+    ROOT/**/*.dcm, or files that are DICOM by their content        view, sex and age as the file states them
+    ROOT/metadata.csv or labels.csv      filename and any of patient_id, view, findings, text, sex, age
+
+A film is its largest central square, as wide as its grey levels are: the darkest and the brightest 0.5 % are clipped and
+the median has one level, because films of different sources have no window in common. Findings are read from the text
+(`toolkit.report_text`) and from the column findings; what neither states is unknown, not absent.
+
+    fields  text (tokens, width), view, sex (an index, or their number for not stated), age in centuries and age_known
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from toolkit import labels, report_text, transforms
+from toolkit.diffusion.model import TEXT, Field
+from toolkit.example import Annotation, Error, Example, Note, Provenance
+from toolkit.formats import folders
+from toolkit.formats.dicom.film import film
+from toolkit.formats.folders import Aside
+from toolkit.labels import Range, Vocabulary
+from toolkit.photograph import SUFFIXES, photograph
+from toolkit.report_text import Statement
+from toolkit.report_text.lexicon import IMPLIES
+from toolkit.settings import Augmentation, Network, Training
+
+__all__ = [
+    "AUGMENTATION", "CLOCK", "LABELS", "LATENT_CHANNELS", "NOTICE", "PRESETS", "SIZE", "TARGET", "UNITS", "VIEWS",
+    "VOCABULARY", "Grid", "altered", "ask", "caption", "complete", "composed", "condition", "fields", "given_back", "grid", "one",
+    "read", "sources", "understood", "vocabulary",
+]  # fmt: skip
+
+SIZE = 128
+"""Rows and columns."""
+
+UNITS = ("films", "patients")
+"""What a sample and a group of samples are called."""
+
+NOTICE = "Research use only. Not a medical device."
+"""What every report of this domain says."""
+
+VIEWS = ("PA", "AP", "AP Supine", "L")
+SEXES = ("F", "M")
+NORMAL = "normal"
+"""The finding that there is none."""
+
+DICOM = (".dcm", ".dicom")
+FOLD = 1
+"""Of the public films that the starter model is trained on this keeps back 77 of 356."""
+
+LABELS = ("view", "sex", "age")
+"""The labels that become condition fields, beside the text."""
+
+TARGET = "film"
+"""View and whether anything is abnormal in one word: what classes are drawn evenly by, and the feature network names."""
+
+FILMS = tuple(f"{view} {state}" for view in VIEWS for state in ("normal", "abnormal"))
+VOCABULARY: dict[str, tuple[str, ...] | Range] = {
+    "view": VIEWS,
+    "sex": SEXES,
+    "age": Range(0.0, 120.0),
+    **dict.fromkeys(report_text.FINDINGS, ("absent", "present")),
+    TARGET: FILMS,
+}
+
+# No mirror image: the heart is on the left.
+AUGMENTATION = Augmentation(
+    rotate=6.0, scale=0.08, shift=0.05, gamma=0.12, gain=0.05, border=True, warp=0.07, interpolation="bicubic"
+)
+LATENT_CHANNELS = 4
+CENTURY = 100.0
+"""Ages are told to a network in centuries: its Fourier features are made for numbers of about 1."""
+
+TOKENS, WIDTH = 77, 64
+"""Of a prompt, as Stable Diffusion's text encoders have them, and of what the encoder says of each."""
+
+CLOCK = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
+"""The noise process of Stable Diffusion, so that a model of ours can be saved as one."""
+
+PRESETS = {
+    "features": {
+        "small": (
+            Network((16, 32, 64, 96), dropout=0.2),
+            Training(
+                steps=600, batch=32, learning_rate=2e-3, weight_decay=0.05, ema=0.99, precision="fp32", fold=FOLD
+            ),
+        ),
+    },
+    "codec": {
+        "small": (
+            Network((16, 32, 64)),
+            Training(
+                steps=4000, batch=8, learning_rate=2e-3, weight_decay=0.0, ema=0.99, checkpoint_every=250, fold=FOLD
+            ),
+        ),
+    },
+    "text": {
+        "small": (
+            Network((WIDTH, 32), layers=2, attention_head_dim=16, dropout=0.1),
+            Training(steps=3000, batch=64, learning_rate=1e-3, ema=0.995, precision="fp32", variants=4, fold=FOLD),
+        ),
+    },
+    "denoiser": {
+        "small": (
+            Network((48, 64, 80), attention=1, attention_head_dim=16, dropout=0.1),
+            Training(
+                steps=7000, batch=32, sigma_mean=0.2, sigma_std=1.2, ema=0.9995, drop=0.1, drop_each=0.1,
+                checkpoint_every=500, variants=24, fold=FOLD,
+            ),
+        ),
+    },
+}  # fmt: skip
+"""Part -> preset -> network and training, to be trained in this order. Measured on two CPU cores; see the model card."""
+
+MIDDLE = 0.5
+MOST_GAMMA = 1.7
+"""The median of a film is put in the middle of the grey levels by a gamma of at most so much."""
+
+NO_FINDING = ("no finding", "normal")
+MOST_AGE = 120.0
+
+
+def vocabulary(root: str | Path, only: Sequence[str] = (), **_: Any) -> Vocabulary:
+    """The labels of films: every data set of this domain has the same."""
+    return VOCABULARY
+
+
+def read(
+    root: str | Path,
+    size: str = f"{SIZE}x{SIZE}",
+    only: Sequence[str] = (),
+    aside: Aside | None = None,
+    watch: Callable[[int, int], object] = lambda *_: None,
+) -> Iterator[Example]:
+    """Every film under root, its central square at width x height.
+
+    only: words such as "view=PA" or "licence=CC BY", of any column of the table; one name given twice allows either
+    value. aside(name, reason) is told of a file that cannot be used, and the rest is read; without it that is an Error.
+    watch(done, of) is called once a file. What was taken out of texts is warned of at the end, one line a kind.
+    """
+    side, found = _side(size), _rows(Path(root), aside)
+    found = _wanted(found, only)
+    scrubbed: dict[str, int] = {}
+    for number, row in enumerate(found, 1):
+        watch(number, len(found))
+        try:
+            example, removed = _film(row, side)
+        except Error as problem:
+            folders.tell(aside, row.name, str(problem))
+            continue
+        for line in removed:
+            scrubbed[line] = scrubbed.get(line, 0) + 1
+        yield example
+    for line, count in scrubbed.items():
+        warnings.warn(f"{line} ({count} of {len(found)} texts)", Note, stacklevel=2)
+
+
+def fields(vocabulary: Vocabulary) -> dict[str, Field]:
+    """The model's condition: the text and those of LABELS."""
+    return {TEXT: Field((TOKENS, WIDTH), "float32", 0.0)} | labels.fields(vocabulary, LABELS)
+
+
+def condition(annotations: Iterable[Annotation], fields: Mapping[str, Field]) -> dict[str, np.ndarray]:
+    """The model's fields beside the text, one row an annotation; a label that is unknown or absent becomes null."""
+    arrays = labels.condition(fields, annotations)
+    return arrays | ({"age": (arrays["age"] / CENTURY).astype(np.float32)} if "age" in arrays else {})
+
+
+def ask(words: Iterable[str], vocabulary: Vocabulary) -> Annotation:
+    """What a person asks for: "text=PA view, right pleural effusion", "view=L". What the text says becomes labels too."""
+    given = [word.strip() for word in words]
+    told = [word for word in given if word.partition("=")[0].strip() == TEXT]
+    if len(told) > 1:
+        raise Error(f"A text is given once; found {len(told)}. Put everything into one.")
+    known = labels.parse(vocabulary, [word for word in given if word not in told])
+    text, removed = report_text.scrub(told[0].partition("=")[2]) if told else (None, [])
+    for line in removed:
+        warnings.warn(line, Note, stacklevel=2)
+    return Annotation(text, complete({**(understood(text) if text else {}), **known}, vocabulary))
+
+
+def complete(known: Mapping[str, float], vocabulary: Vocabulary) -> dict[str, float]:
+    """Labels with what follows from them: the view of a film, and the film where view and findings say it."""
+    filled = dict(known)
+    film = labels.spell(vocabulary, known).get(TARGET)
+    if film is not None:
+        view, state = film.rsplit(" ", 1)
+        if filled.setdefault("view", float(VIEWS.index(view))) != VIEWS.index(view):
+            raise Error(f"A film has one view; found view={VIEWS[int(known['view'])]} and {TARGET}={film}.")
+        if state == "normal":
+            filled |= {name: 0.0 for name in report_text.FINDINGS if name != NORMAL and name not in filled}
+            filled.setdefault(NORMAL, 1.0)
+        return filled
+    view, state = filled.get("view", math.nan), _state(filled)
+    if state and not math.isnan(view):
+        filled[TARGET] = float(FILMS.index(f"{VIEWS[int(view)]} {state}"))
+    return filled
+
+
+def understood(text: str) -> dict[str, float]:
+    """What a text says, as labels: findings that are present or absent, view, sex and age where they are stated."""
+    said = {name: value for name, value in report_text.findings(text).items() if name in VOCABULARY}
+    view, sex, age = report_text.view(text), report_text.sex(text), report_text.age(text)
+    said |= {"view": float(VIEWS.index(view))} if view else {}
+    said |= {"sex": float(SEXES.index(sex))} if sex else {}
+    return said | ({"age": float(age)} if 0 <= age <= MOST_AGE else {})
+
+
+def caption(annotation: Annotation, chance: random.Random) -> str:
+    """What a film is told as, worded anew by every draw: from its labels, its text, or both.
+
+    A model that is only shown whole reports learns to recognise reports; people write a few words.
+    """
+    words = labels.spell(VOCABULARY, annotation.labels)
+    view, sex = words.get("view", ""), words.get("sex", "")
+    age = annotation.labels.get("age", math.nan)
+    stated = {n: annotation.labels[n] for n in report_text.FINDINGS if annotation.labels.get(n, math.nan) in (0.0, 1.0)}
+    seen = report_text.imaging(annotation.text) if annotation.text else []
+    if seen and chance.random() < 0.4:
+        told = chance.sample(seen, min(len(seen), chance.randint(1, 3)))
+        return ". ".join([*([report_text.phrases(view, "", math.nan, {}, [], chance)] if view else []), *told])
+    said = report_text.statements(annotation.text) if annotation.text else []
+    return report_text.phrases(view, sex, age, stated, said, chance)
+
+
+def composed(chance: random.Random) -> str:
+    """A prompt of no film: any view, findings and patient, for a text encoder to learn the language from."""
+    names = [name for name in report_text.FINDINGS if name != NORMAL]
+    if chance.random() < 0.15:
+        stated = {NORMAL: 1.0, **dict.fromkeys(names, 0.0)}
+    else:
+        stated = {name: float(chance.random() < 0.6) for name in chance.sample(names, chance.randint(0, 4))}
+    view = chance.choice(("", *VIEWS))
+    sex = chance.choice(("", "", *SEXES))
+    age = float(chance.randint(18, 89)) if chance.random() < 0.3 else math.nan
+    sides = [
+        report_text.Statement(name, "present", chance.choice(("left", "right", "bilateral", "")))  # type: ignore[arg-type]
+        for name, value in stated.items()
+        if value == 1.0 and name != NORMAL
+    ]
+    return report_text.phrases(view, sex, age, stated, sides, chance)
+
+
+def one(path: Path, size: tuple[int, int] = (SIZE, SIZE)) -> Example:
+    """A single film, DICOM or picture, as its file states it."""
+    return _film(_single(path), size[0])[0]
+
+
+def _single(path: Path) -> _Row:
+    return _Row(path.name, path, folders.clean(path.stem) or "film", {})
+
+
+# ------------------------------------------------------------------------------------------------------------ edits
+
+
+class _Alike:
+    """A chance that always falls the same way: the same things are worded in the same words, nothing beside them."""
+
+    def random(self) -> float:
+        return 0.31
+
+
+def altered(own: Annotation, asked: Annotation, vocabulary: Vocabulary) -> tuple[Annotation, Annotation]:
+    """What a film shows, and what it shall show, both in words that differ by what is asked for alone.
+
+    View, sex and age stay. Findings that the text or the labels of `asked` state take the place of the film's own, with
+    what follows from them; its others are kept, in the text too. Errors: a view, sex or age that is not the film's.
+    """
+    known = {name: value for name, value in own.labels.items() if not math.isnan(value) and name != TARGET}
+    said = {**(understood(asked.text) if asked.text else {}), **asked.labels}
+    for name in LABELS:
+        if name in known and said.get(name, known[name]) != known[name]:
+            words = [labels.spell(VOCABULARY, {name: value})[name] for value in (known[name], said[name])]
+            raise Error(
+                f"An edit keeps {', '.join(LABELS)} of a film; this one has {name}={words[0]}, and {words[1]} was asked "
+                "for. Leave that out, or take other films by --where."
+            )
+    now, then = _changed(known, said)
+    sides, others = (report_text.statements(text) if text else [] for text in (own.text, asked.text))
+    stays = {name for name in now if now[name] == then.get(name) == 1.0}
+    kept = {name: 1.0 for name in now if name in stays and (said.get(name) != 1.0 or _elsewhere(name, sides, others))}
+    view = labels.spell(VOCABULARY, {**known, **said}).get("view", "")
+
+    def worded(findings: Mapping[str, float], there: Iterable[str]) -> str:
+        seen = [side for side in sides if side.finding in there]
+        return report_text.phrases(view, "", math.nan, findings, seen, _Alike())
+
+    stated = worded({name: 1.0 for name in now if now[name] == 1.0}, now)
+    if not asked.text:
+        wanted = worded({**kept, **{name: said[name] for name in report_text.FINDINGS if name in said}}, kept)
+    elif not kept and report_text.view(asked.text):
+        wanted = asked.text
+    else:
+        wanted = f"{worded(kept, kept).rstrip('.')}. {asked.text}"
+    rest = {name: said[name] for name in LABELS if name in said}
+    found = complete({**{k: v for k, v in known.items() if k in LABELS}, **rest, **then}, vocabulary)
+    return Annotation(stated, own.labels), Annotation(wanted, {name: found.get(name, math.nan) for name in VOCABULARY})
+
+
+def _elsewhere(name: str, own: Iterable[Statement], asked: Iterable[Statement]) -> bool:
+    """Whether a finding is on one side of a film and asked for on the other, so that it will be on both."""
+    here, there = ({s.side for s in said if s.finding == name and s.status == "present"} for said in (own, asked))
+    return {*here, *there} == {"left", "right"} and here != there
+
+
+def _changed(known: Mapping[str, float], said: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Findings before and after what is said takes the place of what was known."""
+    own = {name: known[name] for name in report_text.FINDINGS if name in known}
+    state = labels.spell(VOCABULARY, said).get(TARGET, "").rpartition(" ")[2]
+    asked = {name: said[name] for name in report_text.FINDINGS if name in said}
+    asked |= {NORMAL: float(state == "normal")} if state and NORMAL not in asked else {}
+    asked = report_text.settled(asked)
+    if not asked:
+        return own, own
+    after = {**own, **asked}
+    for name, parents in IMPLIES.items():  # what only followed from a finding that goes is no longer known
+        if own.get(name) == 1.0 and asked.get(name) == 0.0:
+            after = {other: value for other, value in after.items() if other not in parents or other in asked}
+    there = [name for name, value in after.items() if value == 1.0 and name not in (NORMAL, "device")]
+    if not there and after.get(NORMAL) == 0.0 and NORMAL not in asked:
+        del after[NORMAL]  # what was abnormal has been asked away, and nobody said that it was all
+    return own, report_text.settled(after)
+
+
+# ------------------------------------------------------------------------------------------------------------ the way back
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A film as its file shows it, and the square of it that a model sees: the way back of a change.
+
+    pixels: (H, W) in [0, 1]. box: (top, left, height, width) of the square. curve: what `_shown` is given.
+    """
+
+    pixels: np.ndarray
+    box: tuple[int, int, int, int]
+    curve: tuple[float, float, float]
+
+
+def sources(root: Path) -> dict[str, Path]:
+    """The file of every film below a folder, or of a film itself, by the id that `read` or `one` gives it."""
+    return {row.id: row.path for row in (_rows(root, lambda *_: None) if root.is_dir() else [_single(root)])}
+
+
+def grid(path: Path, side: int) -> Grid:
+    """A film on its own grid. side: of the model's square, whose grey levels the curve was taken from."""
+    pixels = _pixels(path)[0]
+    return Grid(pixels, _place(pixels.shape), _curve(_square(pixels, side)))
+
+
+def given_back(grid: Grid, change: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """A film with a change of its square, (side, side) in units of an image, added to its own pixels: (H, W) in [0, 1].
+
+    weight: (H, W) part of the change that each pixel takes; where it is 0 the pixel is that of the film, bit by bit.
+    Fine texture stays: what is added is the change alone, and beyond the ends of the curve grey levels move in parallel.
+    """
+    low, high, gamma = grid.curve
+    moved = transforms.unfit(change, grid.box, grid.pixels.shape, 0.0) * weight
+    where = moved != 0
+    before = _shown(grid.pixels[where], *grid.curve)
+    after = np.clip(before + moved[where], -1, 1)
+    given = grid.pixels.copy()
+    given[where] += (high - low) * (((after + 1) / 2) ** (1 / gamma) - ((before + 1) / 2) ** (1 / gamma))
+    return np.clip(given, 0, 1)
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One file and what a table says of it, column -> text."""
+
+    name: str
+    path: Path
+    id: str
+    words: Mapping[str, str]
+
+
+def _rows(root: Path, aside: Aside | None) -> list[_Row]:
+    """The files of a table, or every DICOM file and picture below a folder."""
+    if not root.is_dir():
+        raise Error(f"Films lie in a folder; '{root}' is none. Check the path.")
+    if any((root / name).is_file() for name in folders.TABLES):
+        listed = folders.rows(root, aside, (*SUFFIXES, *DICOM))
+        return [_Row(row.name, row.path, row.id, row.words) for row in listed]
+    found: list[_Row] = []
+    taken: set[str] = set()
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(root).parts):
+            continue
+        if not (path.suffix.lower() in SUFFIXES or _is_dicom(path)):
+            folders.tell(aside, name, "A film is a DICOM file or a picture; this file is neither. Leave it out.")
+            continue
+        stem = folders.clean(name.rpartition(".")[0].replace("/", "-") or name) or "film"
+        ident, number = stem[:150], 2
+        while ident in taken:
+            ident, number = f"{stem[:150]}-{number}", number + 1
+        taken.add(ident)
+        found.append(_Row(name, path, ident, {}))
+    if not found:
+        raise Error(f"Films are DICOM files, or pictures beside a metadata.csv; '{root}' holds none.")
+    return found
+
+
+def _is_dicom(path: Path) -> bool:
+    """By its name or its content: a PACS exports files without a suffix."""
+    if path.suffix.lower() in DICOM:
+        return True
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _wanted(found: Sequence[_Row], only: Sequence[str]) -> list[_Row]:
+    """The rows whose columns have one of the values asked for."""
+    allowed: dict[str, set[str]] = {}
+    for word in only:
+        name, equals, value = (part.strip() for part in word.partition("="))
+        if not equals:
+            raise Error(f"--only takes NAME=VALUE with the name of a column; found '{word}'.")
+        allowed.setdefault(name.lower(), set()).add(value.lower())
+    kept = [row for row in found if all(row.words.get(k, "").lower() in values for k, values in allowed.items())]
+    if not kept:
+        raise Error(f"A data set needs one film or more; {' and '.join(only)} leaves none of {len(found)}.")
+    return kept
+
+
+def _film(row: _Row, side: int) -> tuple[Example, list[str]]:
+    """A film as an Example, and what was taken out of its text."""
+    words = row.words
+    pixels, known, patient, mark = _pixels(row.path)
+    text, removed = report_text.scrub(words.get(TEXT, ""))
+    said = understood(text) | _stated({**known, **words})
+    named = {name: said.get(name, math.nan) for name in VOCABULARY}
+    image = _levels(_square(pixels, side))[None]
+    group = words.get("patient_id") or words.get("group") or patient or row.id
+    annotation = Annotation(text or None, {**named, **complete(said, VOCABULARY)})
+    return Example(row.id, image, annotation, group, provenance=mark), removed
+
+
+def _pixels(path: Path) -> tuple[np.ndarray, dict[str, str], str, Provenance | None]:
+    """(H, W) grey levels in [0, 1], what a DICOM file states, its key of the patient, and the mark of what was made."""
+    if path.suffix.lower() in SUFFIXES:
+        picture, mark = photograph(path)
+        return (picture.mean(0) + 1) / 2, {}, "", mark
+    source = film(path)
+    known = {"view": source.view, "sex": source.sex, "age": "" if math.isnan(source.age) else f"{source.age:g}"}
+    mark = Provenance("synthetic", "unknown", "unknown") if source.synthetic else None
+    return source.pixels, known, source.patient, mark
+
+
+def _stated(words: Mapping[str, str]) -> dict[str, float]:
+    """The labels that columns, or the attributes of a DICOM file, state."""
+    found: dict[str, float] = {}
+    view, sex = report_text.view(f"{words.get('view', '')} view"), words.get("sex", "").strip().upper()[:1]
+    view = words.get("view", "") if words.get("view", "") in VIEWS else view
+    found |= {"view": float(VIEWS.index(view))} if view else {}
+    found |= {"sex": float(SEXES.index(sex))} if sex in SEXES else {}
+    try:
+        age = float(words.get("age", "") or "nan")
+    except ValueError as problem:
+        raise Error(
+            f"An age is a number of years, or empty where it is not known; found '{words['age']}'."
+        ) from problem
+    found |= {"age": age} if 0 <= age <= MOST_AGE else {}
+    named = [name.strip().replace("_", " ") for name in words.get("findings", "").split(",") if name.strip()]
+    if any(name.lower() in NO_FINDING for name in named):
+        return found | {name: float(name == NORMAL) for name in report_text.FINDINGS}
+    listed = {finding for name in named for finding, value in report_text.findings(name).items() if value == 1.0}
+    return found | dict.fromkeys(listed, 1.0) | ({NORMAL: 0.0} if named else {})
+
+
+def _state(known: Mapping[str, float]) -> str:
+    """Normal, abnormal or, where nothing is stated that decides, neither."""
+    if known.get(NORMAL) == 1.0:
+        return "normal"
+    if known.get(NORMAL) == 0.0 or any(known.get(name) == 1.0 for name in report_text.FINDINGS if name != NORMAL):
+        return "abnormal"
+    return ""
+
+
+def _square(pixels: np.ndarray, side: int) -> np.ndarray:
+    """The central square of (H, W), resampled to (side, side), antialiased."""
+    top, left, size, _ = _place(pixels.shape)
+    square = Image.fromarray(pixels[top : top + size, left : left + size].astype(np.float32))
+    return np.asarray(square.resize((side, side), Image.Resampling.LANCZOS))
+
+
+def _place(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of the largest central square of a film. Errors: one of next to no pixels."""
+    size = min(shape)
+    if size < 16:
+        raise Error(f"A film has 16 rows and columns or more; this one has {shape[1]} x {shape[0]}.")
+    top, left = ((total - size) // 2 for total in shape)
+    return top, left, size, size
+
+
+def _levels(pixels: np.ndarray) -> np.ndarray:
+    """Grey levels of any window to [-1, 1]: clipped at the ends, the median in the middle.
+
+    Errors: a film without any contrast.
+    """
+    return _shown(pixels, *_curve(pixels)).astype(np.float32)
+
+
+def _curve(pixels: np.ndarray) -> tuple[float, float, float]:
+    """What `_levels` does to a film: darkest and brightest grey, and the gamma between them."""
+    low, high = (float(end) for end in np.quantile(pixels, (0.005, 0.995)))
+    if high - low < 1e-4:
+        raise Error("A film has light and dark places; this one has one grey level. Leave it out.")
+    scaled = np.clip((pixels - low) / (high - low), 0, 1)
+    middle = float(np.clip(np.median(scaled), 1e-3, 1 - 1e-3))
+    return low, high, float(np.clip(math.log(MIDDLE) / math.log(middle), 1 / MOST_GAMMA, MOST_GAMMA))
+
+
+def _shown(pixels: np.ndarray, low: float, high: float, gamma: float) -> np.ndarray:
+    """Grey levels in [0, 1] as those of an image in [-1, 1]."""
+    return np.clip((pixels - low) / (high - low), 0, 1) ** gamma * 2 - 1
+
+
+def _side(text: str) -> int:
+    match = re.fullmatch(r"\s*(\d{2,4})(?:\s*x\s*(\d{2,4}))?\s*", text.lower())
+    if not match or match[2] not in (None, match[1]) or int(match[1]) % 8 or not 32 <= int(match[1]) <= 1024:
+        raise Error(f"A film is square, WIDTHxHEIGHT of 32 to 1024 in steps of 8, such as 128x128; found '{text}'.")
+    return int(match[1])
