@@ -1,4 +1,7 @@
-"""Healthy counterfactuals and anomaly maps of one scan or a folder of them, on the grid of each scan."""
+"""Healthy counterfactuals and anomaly maps of one scan or a folder of them, on the grid of each scan.
+
+Scans are NIfTI files or DICOM MR series. Outputs are NIfTI files, and of a series DICOM objects of the same study too.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from diffgraft import __version__, models, report
+from diffgraft.scans import DICOM, Scan, find, load, write_dicom
 from toolkit import dataset
 from toolkit.diffusion.model import Model
 from toolkit.diffusion.schedule import strength_to_sigma
-from toolkit.example import Error
+from toolkit.example import Error, Provenance
 from toolkit.formats import nifti
 from toolkit.methods.anomaly_map import MapSettings
 from toolkit.methods.counterfactual import check, evaluations
@@ -53,6 +57,7 @@ class Outcome:
 
     label: str
     source: str
+    group: str
     seconds: float = 0.0
     refused: str = ""
     most_abnormal: float = 0.0
@@ -104,20 +109,21 @@ def counterfactual(
     force: bool = False,
     overwrite: bool = False,
     command: str = "",
-    announce: Callable[[Plan, list[nifti.Scan]], None] = lambda *_: None,
+    announce: Callable[[Plan, list[Scan]], None] = lambda *_: None,
     watch: Callable[[str, int, int], None] = lambda *_: None,
 ) -> list[Outcome]:
     """Write counterfactual, anomaly map and thresholded mask of every scan to a new folder, with a report.
 
     watch(label, done, of) is called once an evaluation. A scan that is refused in a folder is put aside with its
     reason (quarantine.jsonl) and the rest goes on; a single scan that is refused is an Error, and so is a folder of
-    which nothing is left. force: treat scans that the input gate would refuse.
+    which nothing is left. force: treat scans that the input gate would refuse. Of a DICOM series, out/dicom/<label>/ has
+    the counterfactual as MR images, the map as Parametric Map and the mask as Segmentation.
     """
     domain = models.domain_of(model_path)
     settings = settings or domain.QUALITY["default"]
     _refuse_what_cannot_be(domain, target, settings, threshold)  # before the model is opened, which takes seconds
-    found = nifti.find(scans, domain.CONTRAST if Path(scans).is_dir() else None)
-    _refuse_same_labels(found)
+    aside: list[dict[str, str]] = []
+    found = find(scans, domain.CONTRAST, lambda name, reason: aside.append({"source": name, "reason": reason}))
     begun = time.monotonic()
     outcomes: list[Outcome] = []
     shown: list[report.Section] = []
@@ -133,16 +139,15 @@ def counterfactual(
             except Error as problem:
                 if len(found) == 1:
                     raise
-                outcome = Outcome(scan.label, scan.path.name, refused=str(problem))
+                outcome = Outcome(scan.label, scan.name, scan.group, refused=str(problem))
             outcomes.append(outcome)
         kept = [o for o in outcomes if not o.refused]
         if not kept:
             raise Error(f"At least one scan must pass; all {len(found)} were refused. The first: {outcomes[0].refused}")
         _lines(folder / "manifest.jsonl", [_manifest_line(o, resolved) for o in kept])
-        if len(kept) < len(outcomes):
-            _lines(
-                folder / "quarantine.jsonl", [{"source": o.source, "reason": o.refused} for o in outcomes if o.refused]
-            )
+        aside += [{"source": o.source, "reason": o.refused} for o in outcomes if o.refused]
+        if aside:
+            _lines(folder / "quarantine.jsonl", aside)
         nifti.dataset_description(folder, __version__, [scans])
         run = report.Run(
             command=command, settings=dataclasses.asdict(resolved), seed=settings.seed, seconds=time.monotonic() - begun
@@ -154,11 +159,11 @@ def counterfactual(
 
 
 def _treat(
-    scan: nifti.Scan, folder: Path, model: Model, domain: ModuleType, resolved: Plan, nan: Any, force: bool,
+    scan: Scan, folder: Path, model: Model, domain: ModuleType, resolved: Plan, nan: Any, force: bool,
     watch: Callable[[str, int, int], None], own_page: bool,
 ) -> tuple[Outcome, report.Volume]:  # fmt: skip
     begun = time.monotonic()
-    source = nifti.load(scan.path, nan=nan)
+    source, series = load(scan, nan)
     case = domain.study(source)
     unlike = domain.novelty(model, case)
     notes = list(source.notes)
@@ -168,7 +173,7 @@ def _treat(
     if doubts:
         words = (
             f"Scans must look like those the model was trained on ({domain.CONTRAST}, axial, whole head), and "
-            f"{scan.path.name} does not: {'; '.join(doubts)}."
+            f"{scan.name} does not: {'; '.join(doubts)}."
         )
         if not force:
             raise Error(f"{words} Check contrast and orientation, or add --force to treat it all the same.")
@@ -184,11 +189,20 @@ def _treat(
 
     finding = domain.explain(model, case, resolved.counterfactual, resolved.maps, domain.ask(resolved.target), step)
     mask = finding.anomaly >= resolved.threshold
-    _save(folder, scan, source, finding, mask, resolved, unlike)
+    provenance = _provenance(scan, resolved)
+    made = {"healthycf": finding.counterfactual, "anomaly": finding.anomaly, "mask": mask}
+    on_grid = {
+        name: nifti.restore(np.ascontiguousarray(stack), source.affine, source.array.shape)
+        for name, stack in made.items()
+    }
+    if series is not None:
+        write_dicom(folder / DICOM / scan.label, series, *on_grid.values(), provenance)
+    _save(folder, scan, source, on_grid, finding.probability, resolved, unlike)
     volume_ml = float(mask.sum()) * float(np.prod(case.spacing)) / 1000
     outcome = Outcome(
         label=scan.label,
-        source=scan.path.name,
+        source=scan.name,
+        group=scan.group,
         seconds=time.monotonic() - begun,
         most_abnormal=float(finding.anomaly.max()),
         volume_ml=volume_ml,
@@ -225,13 +239,24 @@ def _treat(
     return outcome, viewer
 
 
+def _provenance(scan: Scan, resolved: Plan) -> Provenance:
+    """Everything that the outputs of a scan depend on."""
+    settings = dataclasses.asdict(resolved.counterfactual) | {
+        "target": resolved.target, "threshold": resolved.threshold, "maps": dataclasses.asdict(resolved.maps),
+    }  # fmt: skip
+    seed = resolved.counterfactual.seed
+    return Provenance("edited", resolved.fingerprint, "counterfactual", seed, settings, scan.name)
+
+
 def _save(
-    folder: Path, scan: nifti.Scan, source: nifti.Volume, finding: Any, mask: np.ndarray, resolved: Plan, unlike: float
-) -> None:
+    folder: Path, scan: Scan, source: nifti.Volume, made: dict[str, np.ndarray], probability: np.ndarray,
+    resolved: Plan, unlike: float,
+) -> None:  # fmt: skip
+    """The NIfTI files of a scan. made: (X, Y, Z) on the grid of the source, by the last word of their names."""
     suffix = source.contrast if source.contrast != "unknown" else "FLAIR"
     stem = f"sub-{scan.label}_desc-"
     common = {
-        "Sources": [scan.path.name],
+        "Sources": [scan.name],
         "GeneratedBy": {"Name": "diffgraft", "Version": __version__},
         "Synthetic": True,
         "Notice": report.RESEARCH_USE,
@@ -242,30 +267,30 @@ def _save(
         "Notes": list(source.notes),
     }
     files = {
-        f"{stem}healthycf_{suffix}": (finding.counterfactual, "intensity", {
+        f"{stem}healthycf_{suffix}": (made["healthycf"], "intensity", {
             "Description": "AI counterfactual, NOT ACQUIRED: the scan as the model expects it without a lesion. The change "
             "was made at the model's resolution, weighted by the slice's probability of a lesion, and subtracted from the "
             "scan; outside the head and at its rim the scan is untouched.",
             "Units": "arbitrary, those of the source",
         }),
-        f"{stem}anomaly_{suffix}": (finding.anomaly, "map", {
+        f"{stem}anomaly_{suffix}": (made["anomaly"], "map", {
             "Description": "Anomaly map: smoothed positive difference between the scan and its counterfactual in window "
             "units, less a share of that of the mirror image, times the weight of the head's rim and the slice's "
             "probability of a lesion. One scale for all scans.",
             "Units": "fraction of half the intensity window",
-            "SliceProbability": [round(float(p), 4) for p in finding.probability],
+            "SliceProbability": [round(float(p), 4) for p in probability],
             "SliceOrder": "inferior to superior",
         }),
-        f"{stem}anomaly_mask": (mask, "mask", {
+        f"{stem}anomaly_mask": (made["mask"], "mask", {
             "Description": "Anomaly map at or above the threshold",
             "Units": "1 above the threshold",
             "Threshold": resolved.threshold,
             "ThresholdOrigin": resolved.threshold_origin,
         }),
     }  # fmt: skip
-    for name, (stack, kind, own) in files.items():
+    for name, (array, kind, own) in files.items():
         path = folder / f"{name}.nii.gz"
-        nifti.save(path, nifti.restore(np.ascontiguousarray(stack), source.affine, source.array.shape), source, kind)
+        nifti.save(path, array, source, kind)
         nifti.sidecar(path, **own, **common)
 
 
@@ -274,17 +299,6 @@ def _refuse_what_cannot_be(domain: ModuleType, target: str, settings: Counterfac
     check(settings)
     if threshold is not None and not 0 < threshold < math.inf:
         raise Error(f"A threshold of the map is a number above 0; found {threshold}. Leave it out for the model's own.")
-
-
-def _refuse_same_labels(found: list[nifti.Scan]) -> None:
-    seen: dict[str, Path] = {}
-    for scan in found:
-        if scan.label in seen:
-            raise Error(
-                f"Two scans of one run need two labels; {seen[scan.label].name} and {scan.path.name} are both "
-                f"'{scan.label}'. Rename one, or treat them in two runs."
-            )
-        seen[scan.label] = scan.path
 
 
 def _table(outcomes: list[Outcome], pages: bool) -> report.Table:
@@ -313,14 +327,14 @@ def _write_report(path: Path, subtitle: str, sections: list[report.Section], run
 def _manifest_line(outcome: Outcome, resolved: Plan) -> dict[str, Any]:
     return {
         "id": f"sub-{outcome.label}",
-        "group": outcome.label,
+        "group": outcome.group,
         "source": outcome.source,
         "provenance": {
             "kind": "edited", "model": resolved.fingerprint, "procedure": "counterfactual",
             "seed": resolved.counterfactual.seed, "settings": dataclasses.asdict(resolved.counterfactual),
             "source": outcome.source,
         },
-        "result": {k: v for k, v in dataclasses.asdict(outcome).items() if k not in ("refused", "seconds")},
+        "result": {k: v for k, v in dataclasses.asdict(outcome).items() if k not in ("refused", "seconds", "group")},
     }  # fmt: skip
 
 

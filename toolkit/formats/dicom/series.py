@@ -1,0 +1,330 @@
+"""MR series as volumes: classic MR Image Storage, one file a slice, and Enhanced MR, all slices in one file.
+
+Contract. `find` lists the MR series of a folder without reading a pixel; `load` returns one as a volume only when its
+place in the patient is certain. Slices are sorted by their position along the normal of the slice plane, never by
+number, and each has its own rescale applied. Gaps, uneven steps, two images at one place (echoes, repetitions, a file
+twice), slices that shift sideways, two orientations, sizes, studies or frames of reference in one series, and localizers
+are refused, each with its reason.
+
+DICOM counts millimetres toward the patient's left, posterior and superior (LPS); everything here that is called affine
+leads to RAS, as in `toolkit.formats.nifti`. Axes of the array are (column, row, slice): X along a row of the image.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom import uid
+from pydicom.dataset import Dataset
+
+from toolkit.example import Error
+from toolkit.formats.dicom import files
+from toolkit.formats.dicom.files import items, numbers, refuse, text, word
+from toolkit.formats.folders import Aside
+
+__all__ = ["Found", "Series", "contrast_of", "find", "load", "series"]
+
+CLASSES = (uid.MRImageStorage, uid.EnhancedMRImageStorage)
+
+FEWEST = 3
+"""A series with fewer slices is a localizer, or part of a series."""
+
+UNEVEN = 0.02
+"""Share of a step, and millimetres, by which slices may miss their places: what rounding in a file does is less."""
+
+TO_RAS = np.diag([-1.0, -1.0, 1.0])
+
+_LISTED = (
+    "SOPClassUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "ProtocolName", "ImageType", "PatientID",
+    "IssuerOfPatientID", "StudyInstanceUID", "SyntheticData", "RepetitionTime", "EchoTime", "InversionTime", "ContrastBolusAgent",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Found:
+    """A series that `find` met. contrast: see `contrast_of`. group: the patient's key, which is not the ID."""
+
+    uid: str
+    paths: tuple[Path, ...]
+    number: str
+    description: str
+    contrast: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """One MR series as a volume.
+
+    voxels: (X, Y, Z) float32, rescale applied: column, row and slice of the images. affine: (4, 4) float64, voxel index
+    to RAS millimetres. uid: SeriesInstanceUID. sources: the dataset of every slice in order of the third axis, without
+    pixels - one and the same Z times where all frames are in one file. frames: the frame number of every slice, from 1,
+    or () for classic files. description: SeriesDescription. frame_of_reference: its UID. contrast: see `contrast_of`.
+    """
+
+    voxels: np.ndarray
+    affine: np.ndarray
+    uid: str
+    sources: tuple[Dataset, ...]
+    frames: tuple[int, ...]
+    description: str
+    frame_of_reference: str
+    contrast: str = "unknown"
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """Where a frame lies, in LPS, and what its numbers mean. plane: (3, 3) as files.orientation gives it."""
+
+    name: str
+    source: Dataset
+    frame: int
+    image: np.ndarray
+    plane: np.ndarray
+    position: np.ndarray
+    spacing: tuple[float, float]
+    slope: float
+    intercept: float
+
+
+def series(root: str | Path, aside: Aside | None = None) -> Iterator[Series]:
+    """Every MR series under root, one volume at a time. aside(name, reason) is told what is left out, else an Error is."""
+    for found in find(root, aside):
+        try:
+            yield load(found)
+        except Error as problem:
+            if aside is None:
+                raise
+            aside(found.uid, str(problem))
+
+
+def find(root: str | Path, aside: Aside | None = None) -> list[Found]:
+    """The MR series of a folder, at any depth, or of one file; by patient, study and number.
+
+    Files that are no DICOM are passed over. aside(name, reason) is told, once a series, of DICOM that is no acquired MR
+    image, and of damaged files; without it damage is an Error, and other objects are passed over.
+    """
+    root = Path(root)
+    paths = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else []
+    if not paths:
+        raise Error(f"A series is read from a folder of DICOM files or from one; '{root}' is neither. Check the path.")
+    members: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
+    others: dict[tuple[str, str], int] = defaultdict(int)
+    for path in paths:
+        if not files.is_dicom(path):
+            continue
+        try:
+            data = files.opened(path, pixels=False, only=_LISTED)
+        except Error as problem:
+            if aside is None:
+                raise
+            aside(path.name, str(problem))
+            continue
+        kind = files.identifier(data, "SOPClassUID")
+        key = files.identifier(data, "SeriesInstanceUID")
+        if kind in CLASSES and key and not files.is_synthetic(data):
+            members[key].append((path, data))
+        elif kind != uid.MediaStorageDirectoryStorage:
+            what = (
+                "MR made artificially (Synthetic Data YES)" if kind in CLASSES and key else kind.name or "no SOP class"
+            )
+            others[key or path.name, what] += 1
+    for (name, what), count in others.items() if aside is not None else ():
+        aside(name, f"A series is of acquired MR images; this is {what}, {count} file(s).")
+    listed = [(_order(rows[0][1]), key, rows) for key, rows in members.items()]
+    return [_found(key, rows) for _, key, rows in sorted(listed, key=lambda row: row[:2])]
+
+
+def _order(data: Dataset) -> tuple[str, str, int]:
+    digits = re.search(r"\d+", text(data, "SeriesNumber"))
+    return files.patient_key(data), text(data, "StudyInstanceUID"), int(digits[0]) if digits else 0
+
+
+def _found(key: str, rows: Sequence[tuple[Path, Dataset]]) -> Found:
+    data = rows[0][1]
+    return Found(
+        uid=key,
+        paths=tuple(path for path, _ in rows),
+        number=word(data, "SeriesNumber"),
+        description=text(data, "SeriesDescription"),
+        contrast=contrast_of(data),
+        group=files.patient_key(data),
+    )
+
+
+def load(found: Found) -> Series:
+    """A series as a volume. Raises Error, with the reason, where its place in the patient is in doubt."""
+    name = f"series {found.number or found.uid}"
+    frames = [each for path in found.paths for each in _frames(path)]
+    _refuse_localizer(frames, name)
+    for what, values in {
+        "frame of reference": {text(s.source, "FrameOfReferenceUID") for s in frames},
+        "study": {text(s.source, "StudyInstanceUID") for s in frames},
+        "patient": {files.patient_key(s.source) for s in frames},
+        "matrix": {s.image.shape for s in frames},
+        "pixel spacing": {tuple(np.round(s.spacing, 4)) for s in frames},
+    }.items():
+        if len(values) != 1 or not all(values):
+            words = f"has {len(values)}" if all(values) else "has images that name none"
+            raise refuse(name, f"All slices of a series have one {what}", words, "Split it, or export it again.")
+    first = frames[0]
+    if any(np.abs(other.plane - first.plane).max() > files.SQUARE for other in frames):
+        raise refuse(name, "All slices of a series have one orientation", "has several", "Split it.")
+    depth = np.array([first.plane[2] @ s.position for s in frames])
+    frames = [frames[k] for k in np.argsort(depth, kind="stable")]
+    step = _step(frames, np.sort(depth), name)
+    affine = np.eye(4)
+    height, width = frames[0].spacing
+    row, column, _ = frames[0].plane
+    affine[:3, :3] = TO_RAS @ np.stack([row * width, column * height, step], axis=1)
+    affine[:3, 3] = TO_RAS @ frames[0].position
+    voxels = np.stack(
+        [(s.image.astype(np.float64) * s.slope + s.intercept).astype(np.float32).T for s in frames], axis=2
+    )
+    if not np.isfinite(voxels).all():
+        raise refuse(name, "Voxels are finite numbers", "has others after its rescale", "Export it again.")
+    return Series(
+        voxels=np.ascontiguousarray(voxels),
+        affine=affine,
+        uid=found.uid,
+        sources=tuple(s.source for s in frames),
+        frames=tuple(s.frame for s in frames) if any(s.frame for s in frames) else (),
+        description=found.description,
+        frame_of_reference=text(frames[0].source, "FrameOfReferenceUID"),
+        contrast=found.contrast,
+        group=found.group,
+    )
+
+
+def _refuse_localizer(frames: list[_Slice], name: str) -> None:
+    kinds = {word for s in frames for word in text(s.source, "ImageType").upper().split("\\")}
+    if len(frames) < FEWEST or kinds & {"LOCALIZER", "SCOUT"}:
+        found = "is a localizer" if kinds & {"LOCALIZER", "SCOUT"} else f"has {len(frames)}"
+        raise refuse(
+            name, f"A series to be treated has at least {FEWEST} slices and is no localizer", found, "Leave it out."
+        )
+
+
+def _step(frames: list[_Slice], depth: np.ndarray, name: str) -> np.ndarray:
+    """(3,) LPS millimetres from slice to slice. depth: (S,) sorted millimetres along the normal."""
+    gaps = np.diff(depth)
+    usual = float(np.median(gaps))
+    allowed = max(UNEVEN, UNEVEN * usual)
+    if gaps.min() < UNEVEN:
+        k = int(gaps.argmin())
+        raise refuse(
+            name,
+            "A series has one image at each place",
+            f"has {int((gaps < UNEVEN).sum())} too many ('{frames[k].name}' and '{frames[k + 1].name}', for one)",
+            "Split it by echo, contrast or repetition, or remove the copies.",
+        )
+    positions = np.stack([s.position for s in frames])
+    step = (positions[-1] - positions[0]) / (len(frames) - 1)
+    if gaps.max() - usual > allowed or usual - gaps.min() > allowed:
+        raise refuse(
+            name,
+            "Slices lie at equal distances",
+            f"has steps from {gaps.min():.3f} to {gaps.max():.3f} mm, mostly {usual:.3f}",
+            "Look for slices that are missing.",
+        )
+    astray = np.abs(positions - positions[0] - np.arange(len(frames))[:, None] * step).max()
+    sideways = np.linalg.norm(step - frames[0].plane[2] * (frames[0].plane[2] @ step))
+    if astray > allowed or sideways > allowed:
+        found = f"shifts by {max(astray, sideways):.3f} mm"
+        raise refuse(name, "Slices lie straight above one another", found, "Resample it first.")
+    return step
+
+
+# ------------------------------------------------------------------------------------------------------------ slices
+
+
+def _frames(path: Path) -> Iterator[_Slice]:
+    """The slices of a file; its pixels are taken out of the dataset that they share."""
+    data, name = files.opened(path), path.name
+    images = files.pixels(data, name)
+    if images.ndim != 3:
+        raise refuse(name, "An MR image is grey", "has colours", "Leave it out.")
+    if items(data, "ModalityLUTSequence", name) or word(data, "PhotometricInterpretation") != "MONOCHROME2":
+        found = "has another photometric interpretation or a modality LUT"
+        raise refuse(name, "An MR image is MONOCHROME2 with a linear rescale", found, "Export it again.")
+    del data.PixelData
+    if files.identifier(data, "SOPClassUID") == uid.EnhancedMRImageStorage:
+        groups = items(data, "PerFrameFunctionalGroupsSequence", name)
+        if len(groups) != len(images):
+            found = f"has {len(images)} frames and groups for {len(groups)}"
+            raise refuse(name, "Every frame has its functional groups", found, "Export it again.")
+        for number, (image, own) in enumerate(zip(images, groups, strict=True), 1):
+            yield _slice(name, data, number, image, _merged(data, own, name))
+    elif len(images) > 1:
+        raise refuse(name, "A classic MR file holds one slice", f"holds {len(images)}", "Export it again.")
+    else:
+        yield _slice(name, data, 0, images[0], data)
+
+
+def _merged(data: Dataset, own: Dataset, name: str) -> Dataset:
+    """What applies to one frame, flat: from its own functional groups, else from the shared ones (PS3.3 C.7.6.16)."""
+    shared = (items(data, "SharedFunctionalGroupsSequence", name) or [Dataset()])[0]
+    flat = Dataset()
+    for keyword in (
+        "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence", "PixelValueTransformationSequence",
+    ):  # fmt: skip
+        for item in (items(own, keyword, name) or items(shared, keyword, name))[:1]:
+            flat.update(item)
+    return flat
+
+
+def _slice(name: str, source: Dataset, frame: int, image: np.ndarray, data: Dataset) -> _Slice:
+    name = f"{name} frame {frame}" if frame else name
+    position, spacing = numbers(data, "ImagePositionPatient", 3, name), files.spacing(data, "PixelSpacing", name)
+    if position is None or spacing is None:
+        missing = "ImagePositionPatient" if position is None else "PixelSpacing"
+        raise refuse(
+            name, "A slice says where it lies and how large its pixels are", f"has no {missing}", "Export it again."
+        )
+    slope, intercept = files.rescale(data, name)
+    plane = files.orientation(data, name)
+    return _Slice(name, source, frame, image, plane, np.array(position), spacing, slope, intercept)
+
+
+# ---------------------------------------------------------------------------------------------------------- contrast
+
+_WORDS = {
+    "ADC": r"adc",
+    "dwi": r"dwi|diff|diffusion|ep2d|trace|tracew|dti",
+    "swi": r"swi|swan|venobold",
+    "T1w": r"t1(?:w|gd|ce|c|post)?|mp[-_ ]?rage|bravo|spgr",
+    "T2starw": r"t2\*|t2[-_ ]?star|gre",
+    "FLAIR": r"(?:t2)?flair|t2f|dark[-_ ]?fluid|tirm",
+    "T2w": r"t2w?",
+    "PDw": r"pdw?",
+}
+"""In this order: a diffusion image is named by its T2 sequence too, and "T1 FLAIR" is T1-weighted."""
+
+_GIVEN = re.compile(r"(?<![a-z])(gd|gad|gado|ce|post|contrast|\+c|km)(?![a-z])", re.I)
+
+
+def contrast_of(data: Dataset) -> str:
+    """What a series shows, in the spelling of `nifti.CONTRASTS`, or "unknown": from its names, else from its timing.
+
+    "T1 FLAIR" is a T1-weighted image. Without a word, an inversion recovery whose fluid is dark is FLAIR: inversion
+    time 1700 to 3000 ms, echo time from 70 ms, repetition time from 4000 ms.
+    """
+    for keyword in ("SeriesDescription", "ProtocolName"):
+        words = text(data, keyword)
+        met = (n for n, word in _WORDS.items() if re.search(rf"(?<![a-z0-9])(?:{word})(?![a-z])", words, re.I))
+        if name := next(met, None):
+            given = _GIVEN.search(words) or text(data, "ContrastBolusAgent")
+            return "T1gd" if name == "T1w" and given else name
+    try:
+        inversion, echo, repetition = (
+            (numbers(data, keyword, 1, "") or (0.0,))[0] for keyword in ("InversionTime", "EchoTime", "RepetitionTime")
+        )
+    except Error:
+        return "unknown"
+    return "FLAIR" if 1700 <= inversion <= 3000 and echo >= 70 and repetition >= 4000 else "unknown"
