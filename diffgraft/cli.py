@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
@@ -66,8 +67,16 @@ SamplerName = Annotated[str | None, typer.Option(help="dpmpp_2m, heun, euler or 
 
 def main() -> None:
     """Entry point: runs a verb and turns an Error into one line and exit status 1."""
-    from toolkit.example import Error
+    from toolkit.example import Error, Note
 
+    def note(message: Any, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if issubclass(category, Note):
+            print(f"diffgraft: note: {message}", file=sys.stderr)
+        else:
+            others(message, category, *rest, **named)
+
+    others, warnings.showwarning = warnings.showwarning, note
+    warnings.simplefilter("default", Note)
     try:
         app(standalone_mode=len(sys.argv) < 2)
     except (Error, OSError) as problem:
@@ -89,17 +98,22 @@ def main() -> None:
     "diffgraft prepare plant_disease photos/ work/coffee --only crop=coffee"
 )
 def prepare(
-    domain: Annotated[str, typer.Argument(help="brain_mri or plant_disease.")],
+    domain: Annotated[str, typer.Argument(help="chest_xray, brain_mri or plant_disease.")],
     raw: Annotated[
-        Path, typer.Argument(help="Folder of raw files: NIfTI, flat or BIDS; photographs in class folders.")
+        Path,
+        typer.Argument(
+            help="Folder of raw files: DICOM films, or pictures with metadata.csv; NIfTI, flat or BIDS; photographs in class folders."
+        ),
     ],
     data: Annotated[Path, typer.Argument(help="New data set folder.")],
     contrast: Annotated[
         str | None, typer.Option(help="brain_mri: contrast to take, as in the file names; FLAIR unless given.")
     ] = None,
-    size: Annotated[str | None, typer.Option(help="plant_disease: WIDTHxHEIGHT; 128x64 unless given.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT; plant_disease 128x64, chest_xray 128x128 unless given.")
+    ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="plant_disease: leaves to take, such as crop=coffee; repeat.")
+        list[str] | None, typer.Option(help="Images to take, such as crop=coffee or view=PA; repeat.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -124,18 +138,25 @@ def prepare(
 
 @app.command(epilog="Example: diffgraft train brain_mri work/mri models/mine --part classifier")
 def train(
-    domain: Annotated[str, typer.Argument(help="brain_mri or plant_disease.")],
+    domain: Annotated[str, typer.Argument(help="chest_xray, brain_mri or plant_disease.")],
     data: Annotated[Path, typer.Argument(help="Data set folder, from prepare.")],
     model: Annotated[Path, typer.Argument(help="Model folder; parts are added to it.")],
-    part: Annotated[str, typer.Option(help="denoiser, classifier, codec, features or embedding.")] = "denoiser",
+    part: Annotated[str, typer.Option(help="denoiser, classifier, codec, features, text or embedding.")] = "denoiser",
     preset: Annotated[str, typer.Option(help="Size and length of the training.")] = "small",
     steps: Annotated[int | None, typer.Option(help="Instead of the preset's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Instead of the preset's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Instead of the preset's.")] = None,
     fold: Annotated[int | None, typer.Option(help="Fold of patients kept back, 0 to 3; -1 trains on all.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the preset's.")] = None,
+    joint: Annotated[
+        bool, typer.Option("--joint", help="Train the text encoder along with the denoiser, instead of frozen.")
+    ] = False,
+    lora: Annotated[
+        int | None, typer.Option(help="Rank: train low-rank changes of the attention alone, and merge them (LoRA).")
+    ] = None,
     base: Annotated[
-        Path | None, typer.Option("--from", help="Model whose weights a new one begins with (transfer learning).")
+        Path | None,
+        typer.Option("--from", help="Model, or Stable Diffusion pipeline folder, whose weights a new one begins with."),
     ] = None,
 ) -> None:
     """Train one part of a model. Run the same command again to continue after a stop."""
@@ -143,12 +164,17 @@ def train(
     from diffgraft import training
     from diffgraft.models import domain as named
 
+    if part == "text" and base is not None and (base / "text_encoder").is_dir():
+        _say(f"text: {training.take_text(named(domain), data, model, base):,} parameters of {base}, frozen")
+        _next(f"diffgraft train {domain} {data} {model}")
+        return
     run = training.learn_embedding if part == "embedding" else training.train
     with _progress() as step:
         facts = run(
             named(domain), data, model, part, preset,
             lambda done, of, loss: step(f"{part} loss {loss:.4f}", done, of),
             base=base, steps=steps, batch=batch, learning_rate=learning_rate, fold=fold, seed=seed,
+            joint=joint or None, lora=lora,
         )  # fmt: skip
     samples, groups = named(domain).UNITS
     _say(
@@ -168,6 +194,9 @@ def generate(
     out: Annotated[Path, typer.Argument(help="New output folder.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="Label of the images, NAME=VALUE; repeat.")] = None,
     count: Annotated[int, typer.Option("-n", "--count", help="How many images, or slices of the volume.")] = 16,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Text file with one prompt a line; each is given -n images.")
+    ] = None,
     like: Annotated[Path | None, typer.Option(help="Data set whose labels the images are given.")] = None,
     balance: Annotated[
         str | None, typer.Option(help="Label of which --like and the new images together shall have each value evenly.")
@@ -179,7 +208,10 @@ def generate(
     sampler: SamplerName = None,
     volume: Annotated[bool, typer.Option("--volume", help="Slices of one head, a lesion in its middle part.")] = False,
     format: Annotated[
-        str | None, typer.Option(help="images; folders, one a class; nifti, one volume. The domain's own unless given.")
+        str | None,
+        typer.Option(
+            help="images; folders, one a class; nifti, one volume; dicom or dx, films too. Else the domain's own."
+        ),
     ] = None,
     name: Annotated[str, typer.Option(help="Label of the volume or samples, letters and digits.")] = "",
     far_from: Annotated[
@@ -201,11 +233,12 @@ def generate(
     from diffgraft import generation as module
 
     settings = _sampling(model, "sampling", seed=seed, steps=steps, guidance=guidance, sampler=sampler)
-    labels = module.asked(model, set_ or [])
+    asked = module.asked(model, set_ or [])
     with _progress() as step:
         made = module.generate(
-            model, out, labels, count, settings, like=like, balance=balance, each=each, volume=volume, format=format, name=name,
-            far_from=far_from, reject_copies=reject_copies, faithful_to=faithful_to, backend=backend.value, overwrite=overwrite,
+            model, out, asked.labels, count, settings, text=asked.text, prompts=_lines(prompts), like=like,
+            balance=balance, each=each, volume=volume, format=format, name=name, far_from=far_from,
+            reject_copies=reject_copies, faithful_to=faithful_to, backend=backend.value, overwrite=overwrite,
             command=_command(), watch=step,
         )  # fmt: skip
     _say(f"{settings}; start sigma {made.start_sigma:.3g}")
@@ -227,23 +260,33 @@ def generate(
 
 @app.command(
     epilog="Example: diffgraft edit models/plant_disease work/coffee out/ --where condition=healthy --set condition=rust;   "
-    "one photograph: diffgraft edit models/plant_disease leaf.jpg out/ --set condition=rust --mask spots.png"
+    "one photograph: diffgraft edit models/plant_disease leaf.jpg out/ --set condition=rust --mask spots.png;   a film by "
+    'words: diffgraft edit models/chest_xray film.dcm out/ --set text="right pleural effusion" --box 200,900,1000,1700'
 )
 def edit(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
-    input: Annotated[Path, typer.Argument(help="Data set, folder of raw files, or one photograph.")],
+    input: Annotated[Path, typer.Argument(help="Data set, folder of raw files, or one photograph or film.")],
     out: Annotated[Path, typer.Argument(help="New output folder.")],
     procedure: Annotated[str, typer.Option(help="inpaint, invert, sdedit or dafusion.")] = "inpaint",
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="New label of the images, NAME=VALUE; repeat.")
+        list[str] | None,
+        typer.Option("--set", help="New label of the images, NAME=VALUE, or text=WORDS for a model of texts; repeat."),
     ] = None,
     where: Annotated[
         list[str] | None, typer.Option(help="Label an image must have to be taken, NAME=VALUE; repeat.")
     ] = None,
     strength: Annotated[float, typer.Option(help="In (0, 1]: how far up the noise goes.")] = 0.4,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(help="Where to change, x0,y0,x1,y1 in pixels of the image in its file; repeat."),
+    ] = None,
     mask: Annotated[Path | None, typer.Option(help="Grey picture, white where to change, grey where less.")] = None,
     region: Annotated[
-        str | None, typer.Option(help="Without a mask: spots, foreground or whole. The procedure's own unless given.")
+        str | None,
+        typer.Option(
+            help="Without box and mask: spots, foreground, whole, or difference, where the model itself would change it. "
+            "The procedure's own unless given."
+        ),
     ] = None,
     count: Annotated[int | None, typer.Option("-n", "--count", help="At most so many images.")] = None,
     variants: Annotated[int, typer.Option(help="Of each image.")] = 1,
@@ -255,18 +298,19 @@ def edit(
     overwrite: Overwrite = False,
     open_report: OpenReport = False,
 ) -> None:
-    """Change real images towards other labels, the rest of them left as it is and measured, as a new data set."""
+    """Change real images towards other labels or words, the rest of them left as it is and measured, as a new data set."""
     from diffgraft import generation
     from diffgraft.edit import edit as run
 
     settings = _sampling(model, "editing", seed=seed, steps=steps, guidance=guidance, sampler=sampler)
+    asked = generation.worded(model, set_ or [])
     with _progress() as step:
         made = run(
-            model, input, out, procedure, generation.worded(model, set_ or []), strength=strength, mask=mask, region=region,
-            where=where or (), count=count, variants=variants, settings=settings, backend=backend.value, overwrite=overwrite,
-            command=_command(), watch=step,
+            model, input, out, procedure, asked.labels, text=asked.text, strength=strength, boxes=box or (), mask=mask,
+            region=region, where=where or (), count=count, variants=variants, settings=settings, backend=backend.value,
+            overwrite=overwrite, command=_command(), watch=step,
         )  # fmt: skip
-    _say(f"{procedure} at strength {strength:g}, {settings}")
+    _say(f"{procedure} at strength {strength:g}, {settings}; start sigma {made.start_sigma:.3g}")
     outside = (
         f"; outside, by the model alone, {made.outside:.1f} (SSIM {made.ssim_outside:.3f}), in the files none"
         if made.outside == made.outside  # NaN where the whole image is the region
@@ -274,8 +318,10 @@ def edit(
     )
     _say(f"{made.count} images; mean change inside the region {made.inside:.1f} of 255{outside}")
     _tell_aside(made.aside, out)
-    if made.before is not None:
-        _say(f"probability of the wanted class, by the model's feature network: {made.before:.2f} -> {made.after:.2f}")
+    for line in made.lines():
+        _say(line)
+    if made.films:
+        _say(f"{made.films} on the grid of their files in {out / 'films'}")
     _say(f"report {out / 'report.html'}   (research use only)")
     _open(out / "report.html", open_report)
     _next(f"look at {out / 'report.html'}; then diffgraft evaluate REAL {out} --task classify")
@@ -284,7 +330,7 @@ def edit(
 @app.command(epilog="Example: diffgraft counterfactual models/brain_mri scan_flair.nii.gz out/")
 def counterfactual(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
-    scan: Annotated[Path, typer.Argument(help="A NIfTI scan, or a folder of them.")],
+    scan: Annotated[Path, typer.Argument(help="A NIfTI scan, a DICOM MR series, or a folder of them.")],
     out: Annotated[Path, typer.Argument(help="New output folder.")],
     target: Annotated[str, typer.Option(help="What the scan should become.")] = "healthy",
     quality: Annotated[Quality, typer.Option(help="How much work one scan is given.")] = Quality.default,
@@ -340,7 +386,12 @@ def counterfactual(
             )
     _say(f"report {out / 'report.html'}   (research use only, not a medical device)")
     _open(out / "report.html", open_report)
-    _next(f"diffgraft evaluate {scan} {out} --task anomaly   (where there are lesion masks)")
+    if (out / "dicom").is_dir():
+        _next(
+            f"send {out / 'dicom'} to a PACS: counterfactual series, anomaly map and segmentation in the frame of the source"
+        )
+    else:
+        _next(f"diffgraft evaluate {scan} {out} --task anomaly   (where there are lesion masks)")
 
 
 @app.command(
@@ -368,7 +419,8 @@ def evaluate(
         Path | None, typer.Option(help="anomaly: model folder that is given the threshold found here.")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="Model that made what is measured, where that does not say it.")
+        Path | None,
+        typer.Option(help="Model that made what is measured: its feature network, and what it was trained on."),
     ] = None,
     only: Annotated[
         Path | None, typer.Option(help="anomaly: text file of the patients to take, one name a line.")
@@ -376,7 +428,10 @@ def evaluate(
     beside: Annotated[
         list[str] | None, typer.Option(help="NAME=FOLDER, another one to measure beside it; repeat.")
     ] = None,
-    label: Annotated[str, typer.Option(help="classify, alignment: label to tell.")] = "class",
+    label: Annotated[
+        str | None,
+        typer.Option(help="classify, alignment: label to tell; class, or every finding of films, unless given."),
+    ] = None,
     shots: Annotated[
         list[int] | None, typer.Option(help="classify: real samples of each class, 0 (or nothing) for all; repeat.")
     ] = None,
@@ -388,7 +443,9 @@ def evaluate(
     ] = "held-out",
     seeds: Annotated[int, typer.Option(help="classify, alignment: trainings of each kind.")] = 3,
     steps: Annotated[int | None, typer.Option(help="classify, alignment: of every training.")] = None,
-    fold: Annotated[int, typer.Option(help="classify, alignment: fold that tests and is never trained on.")] = 0,
+    fold: Annotated[
+        int | None, typer.Option(help="classify, alignment: fold that tests and is never trained on; the domain's own.")
+    ] = None,
     overwrite: Overwrite = False,
     open_report: OpenReport = False,
 ) -> None:
@@ -401,9 +458,14 @@ def evaluate(
         _need("torch", "train")
         from diffgraft.alignment import alignment
         from diffgraft.classify import classify
+        from diffgraft.features import cache_folder
 
-        shared |= {"label": label, "seeds": seeds, "fold": fold} | ({} if steps is None else {"steps": steps})
-        run: Any = {Task.classify: partial(classify, shots=shots or (), model=model), Task.alignment: alignment}[task]
+        shared |= {"label": label, "seeds": seeds, "fold": fold, "model": model}
+        shared |= {} if steps is None else {"steps": steps}
+        run: Any = {
+            Task.classify: partial(classify, shots=shots or ()),
+            Task.alignment: partial(alignment, cache=cache_folder()),
+        }[task]
         other = {Task.classify: Task.alignment, Task.alignment: Task.classify}[task]
         next_step = f"diffgraft evaluate {data} {maps} --task {other.value}"
     elif task == Task.distribution:
@@ -461,26 +523,33 @@ def audit(
 
 @app.command(epilog="Example: diffgraft export models/mine --to onnx")
 def export(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
-    to: Annotated[str, typer.Option(help="onnx.")] = "onnx",
+    model: Annotated[Path, typer.Argument(help="Model folder, or folder of a Stable Diffusion pipeline.")],
+    out: Annotated[
+        Path | None,
+        typer.Argument(help="New folder instead of the model's own; a pipeline needs one, and so does diffusers."),
+    ] = None,
+    to: Annotated[str, typer.Option(help="onnx, or diffusers: a folder that StableDiffusionPipeline opens.")] = "onnx",
 ) -> None:
     """Write the graphs of a model, so that it runs without torch; checked against torch before they are kept."""
     _need("torch", "train")
+    from diffgraft.models import domain_of
     from diffgraft.models import export as run
 
-    with _status("tracing, half a minute a graph"):
-        written, parities = run(model, to)
+    with _status("tracing, half a minute a graph" if to == "onnx" else "writing"):
+        written, parities = run(model, to, out)
     for path in written:
         _say(f"{path}  {path.stat().st_size / 1024:.0f} KiB")
     for parity in parities:
         _say(
             f"parity {parity.output:16} sigma {parity.sigma or 0:<6g} {parity.error:.1e} of its spread (allowed {parity.allowed:.0e})"
         )
-    from diffgraft.models import domain_of
-
-    treats_scans = hasattr(domain_of(model), "study")
+    if to == "diffusers":
+        _next(f"StableDiffusionPipeline.from_pretrained('{out}', safety_checker=None)")
+        return
+    place = out or model
+    treats_scans = hasattr(domain_of(place), "study")
     _next(
-        f"diffgraft {'counterfactual' if treats_scans else 'generate'} {model} {'SCAN ' * treats_scans}out/ --backend onnx"
+        f"diffgraft {'counterfactual' if treats_scans else 'generate'} {place} {'SCAN ' * treats_scans}out/ --backend onnx"
     )
 
 
@@ -540,11 +609,9 @@ def _sampling(model: Path, purpose: str, **changes: Any) -> Any:
     import dataclasses
 
     from diffgraft.generation import default
-    from toolkit.folder import read_meta
+    from diffgraft.models import meta
 
-    return dataclasses.replace(
-        default(read_meta(model), purpose), **{k: v for k, v in changes.items() if v is not None}
-    )
+    return dataclasses.replace(default(meta(model), purpose), **{k: v for k, v in changes.items() if v is not None})
 
 
 def _tell_aside(aside: Sequence[tuple[str, str]], folder: Path) -> None:
@@ -607,6 +674,21 @@ def _console() -> Console:
 def _status(text: str) -> Iterator[None]:
     with _console().status(text):
         yield
+
+
+def _lines(path: Path | None) -> list[str]:
+    """The lines of a text file that are not empty."""
+    from toolkit.example import Error
+
+    if path is None:
+        return []
+    try:
+        found = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as problem:
+        raise Error(f"Prompts stand in a text file in UTF-8; {path} is not: {problem}. Save it as such.") from problem
+    if not found:
+        raise Error(f"Prompts stand in a text file, one a line; {path} has none. Write one or more.")
+    return found
 
 
 @contextmanager

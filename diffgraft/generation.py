@@ -70,6 +70,7 @@ def generate(
     settings: Sampling | None = None,
     *,
     text: str | None = None,
+    prompts: Sequence[str] = (),
     like: str | Path | None = None,
     balance: str | None = None,
     each: str | None = None,
@@ -87,6 +88,7 @@ def generate(
     """Sample `count` images with the given labels (unset: null) and write them to a new folder, with a report.
 
     text: what to show in words, for a model with a text encoder; without it the words are composed of the labels.
+    prompts: several texts, of which each is given `count` images.
     settings: the model's own default where None. like: a data set from which each image's labels are drawn, so that
     with `balance`, a label, that data set and the new one together have its values evenly; `labels` then override.
     each: a label of which every value is given `count` images.
@@ -106,11 +108,18 @@ def generate(
     format = format or format_of(domain)
     volume, labels = volume or format == "nifti", labels or {}
     _check(domain, vocabulary, labels, count, settings, volume, format, name)
-    if text is not None and TEXT not in model.denoiser.spec.fields:
+    if (text is not None or prompts) and TEXT not in model.denoiser.spec.fields:
         raise Error(f"A text is for a model with a text encoder; {model_path} has none. Set labels: --set NAME=VALUE")
     name = name or f"synthetic{settings.seed}"
-    rows = _rows(domain, vocabulary, labels, count, settings.seed, like, balance, each, volume)
-    rows = in_words(model, domain, [dataclasses.replace(row, text=text or row.text) for row in rows], settings.seed)
+    if prompts:
+        if text is not None or like is not None or each is not None:
+            raise Error("Prompts are the texts of all images; leave --set text=, --like and --each out.")
+        known = [domain.ask([f"{TEXT}={prompt}"], vocabulary) for prompt in prompts]
+        rows = [Annotation(a.text, {**a.labels, **labels}) for a in known for _ in range(count)]
+    else:
+        rows = _rows(domain, vocabulary, labels, count, settings.seed, like, balance, each, volume)
+        rows = [dataclasses.replace(row, text=text or row.text) for row in rows]
+    rows, beside = in_words(model, domain, rows, settings.seed), count if prompts or each is not None else None
     count = len(rows)
     needed = [path for path in (model_path, like, far_from, reject_copies, faithful_to) if path is not None]
     with dataset.staged(out, overwrite, ("report.html",), needed) as folder:
@@ -132,7 +141,7 @@ def generate(
             examples = _examples(images, rows, name, made, settings.seed, outcome, volume)
             put(model, domain, vocabulary, examples, folder, format, made, time.monotonic() - begun)
         run = report.Run(command=command, settings=made, seed=settings.seed, seconds=time.monotonic() - begun)
-        _write_report(folder / "report.html", images, rows, vocabulary, outcome, far, run, domain.NOTICE)
+        _write_report(folder / "report.html", images, rows, vocabulary, outcome, far, run, domain.NOTICE, beside)
     return outcome
 
 
@@ -142,8 +151,12 @@ def format_of(domain: ModuleType) -> str:
 
 
 def default(meta: Mapping[str, Any], purpose: str = "sampling") -> Sampling:
-    """How a model is sampled unless something else is asked for; model.json may say it under "sampling" or "editing"."""
-    return dataclasses.replace(DEFAULT, **meta.get(purpose, {}))
+    """How a model is sampled unless something else is asked for; model.json may say it under "sampling" or "editing".
+
+    A Stable Diffusion checkpoint has noise levels of its own, and is used to a guidance of 7.5.
+    """
+    usual = dataclasses.replace(DEFAULT, schedule="own", guidance=7.5) if "scheduler" in meta else DEFAULT
+    return dataclasses.replace(usual, **meta.get(purpose, {}))
 
 
 def asked(root: str | Path, words: Iterable[str]) -> Annotation:
@@ -314,10 +327,11 @@ def _write_volume(
 
 def _write_report(
     path: Path, images: np.ndarray, rows: Sequence[Annotation], vocabulary: Vocabulary, outcome: Outcome,
-    far: gates.Distance | None, run: report.Run, notice: str,
+    far: gates.Distance | None, run: report.Run, notice: str, beside: int | None,
 ) -> None:  # fmt: skip
+    """beside: how many images of one prompt or value stand in a row; None where they are all of one kind."""
     captions = [row.text or told(vocabulary, row.labels) for row in rows]
-    sections = [report.Section("Images", [report.Sheet(list(images), captions)])]
+    sections = [report.Section("Images", [report.Sheet(list(images), captions, beside)])]
     if far is not None:
         found = {
             "Nearest training image, median of the samples": float(np.median(outcome.similarity)),

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import numpy as np
 
+from toolkit import pipeline_folder
 from toolkit.diffusion import editing, guidance, schedule
 from toolkit.diffusion.model import TEXT, Array, Cond, Field, Model
 from toolkit.diffusion.noise import Draws, Purpose, Seeded
@@ -73,7 +74,9 @@ def highest(model: Model) -> float:
 
 
 def sigmas(model: Model, settings: Sampling) -> list[float]:
-    """The noise levels of a run, from the highest that the training reached."""
+    """The noise levels of a run, from the highest that the training reached; "own" are those of a checkpoint's scheduler."""
+    if settings.schedule == "own" and "scheduler" in model.meta:
+        return pipeline_folder.sigmas(model.meta, settings.steps)
     known = {"karras": schedule.karras, "exponential": schedule.exponential}
     if settings.schedule not in known:
         raise Error(f"A schedule is one of {', '.join(known)}; found '{settings.schedule}'.")
@@ -129,6 +132,8 @@ def sample(
         if coherence > 0:
             noise = _Shared(noise, Seeded(settings.seed, [COMMON], spec.shape, model.asarray), coherence)
         x = editing.generate(SAMPLERS[settings.sampler], denoise, levels, noise, spec.initial_scale(levels[0]))
+        if levels[-1] > 0:  # a checkpoint may stop above 0, and there its decoder was shown x of unit variance
+            x = x / spec.initial_scale(levels[-1])
         images.append(model.asnumpy(model.codec.decode(x)))
     return np.clip(np.concatenate(images), -1, 1).astype(np.float32)
 

@@ -19,20 +19,20 @@ from torch import nn
 from diffgraft import training_report
 from diffgraft.parts import PARTS, Plan, Run
 from diffgraft.sampling import without_text
-from toolkit import dataset, labels, tokenizer
+from toolkit import dataset, labels, pipeline_folder, tokenizer
 from toolkit.diffusion import schedule
 from toolkit.diffusion.model import TEXT, Field, Spec
 from toolkit.example import Annotation, Error, Example
-from toolkit.folder import hashed, image_shape, read_meta, spec_of
+from toolkit.folder import hashed, image_shape, read_meta, spec_of, write_meta
 from toolkit.networks import folder
 from toolkit.networks.autoencoder import reduction
 from toolkit.networks.unet import adopt
 from toolkit.settings import Training
-from toolkit.training import textual_inversion
+from toolkit.training import low_rank, textual_inversion
 from toolkit.training.loader import Batch
 from toolkit.training.loop import fit
 
-__all__ = ["learn_embedding", "to_batch", "train"]
+__all__ = ["learn_embedding", "take_text", "to_batch", "train"]
 
 FIRST_STAGE = ("features", "codec", "text")
 """Parts that a model takes over whole from the one it starts from. Features name classes, and so only come along where
@@ -54,7 +54,8 @@ def train(
     Groups (patients, leaves) of the held-out fold are never trained on. The ids that were trained on are kept as hashes
     in model.json, so that an evaluation can refuse to test on them. What was learned is shown in
     root/training/<part>/report.html. base: a model folder of which a new model takes codec and features, and the part
-    its first weights (transfer learning); what that model was trained on counts as seen by this one too.
+    its first weights (transfer learning); what that model was trained on counts as seen by this one too. It may be a
+    Stable Diffusion pipeline, which then becomes a model folder whose U-Net is fine-tuned, as RoentGen is.
     """
     begun = time.monotonic()
     if part not in domain.PRESETS or preset not in domain.PRESETS[part]:
@@ -76,17 +77,24 @@ def train(
     if not seen:
         raise Error(f"Training needs samples outside fold {settings.fold}; {data} has none. Choose another --fold.")
     vocabulary = labels.of(about, domain)
+    if base is not None and pipeline_folder.is_pipeline(base):
+        _take_over(base, root, vocabulary, seen[0].image.shape)
+        base = None
     meta = read_meta(root) if (root / "model.json").is_file() else _new_meta(domain, vocabulary, seen, base)
     _check_fit(root, meta, domain, vocabulary, seen[0])
     classes = vocabulary[domain.TARGET]
     plan: dict[str, object] = {"network": network, "training": settings, "augmentation": domain.AUGMENTATION}
     about_it = Plan(domain, root, meta, network, classes, [e.annotation for e in seen])
-    plan |= PARTS[part].plan(about_it)
+    plan |= _pretrained(meta, part) or PARTS[part].plan(about_it)
     plain = _as_json(meta | {"parts": meta["parts"] | {part: plan}})
     torch.manual_seed(settings.seed)
     module = folder.build(part, plain)
     if base is not None:
         _begin_from(base, root, part, module, plain)
+    if _pretrained(meta, part):
+        module.load_state_dict(folder.load_part(root, part).state_dict())
+    if settings.lora:
+        low_rank.add(module, settings.lora, float(settings.lora))
     spec, place = spec_of(plain), root / "training" / part
     batches = [to_batch(domain, spec, image_shape(plain), part_of) for part_of in (seen, unseen)]
     run = Run(domain, root, plain, spec, settings, *batches, classes, [e.annotation for e in (*seen, *unseen)])
@@ -97,13 +105,13 @@ def train(
     )
     learner.load_state_dict(average)
     PARTS[part].finish(run, learner.eval())
-    average = module.state_dict()
+    average = low_rank.merged(module) if settings.lora else module.state_dict()
     facts: dict[str, object] = {
         "samples": len(run.samples.image),
         "groups": len({e.group for e in seen}),
         "held_out_groups": sorted(hashed(group) for group in {e.group for e in unseen}),
         "trained_on": sorted({hashed(e.id) for e in seen} | _seen_before(base, part)),
-        "parameters": sum(p.numel() for p in module.parameters()),
+        "parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
         "seconds": round(time.monotonic() - begun),
     }
     figures, blocks = PARTS[part].show(run, material, folder.as_saved(part, plain, average))
@@ -116,6 +124,20 @@ def train(
     folder.save_part(root, part, average, plain)
     training_report.write(place, part, facts, blocks, plain["parts"][part], settings, domain.NOTICE)
     return facts
+
+
+def take_text(domain: ModuleType, data: Path, root: Path, base: Path) -> int:
+    """Give a new model the pretrained text encoder in the folder `base`, frozen; returns the number of its parameters."""
+    from toolkit.networks import pipeline
+
+    vocabulary, one = labels.of(dataset.info(data), domain), next(iter(dataset.read(data)))
+    meta = read_meta(root) if (root / "model.json").is_file() else _new_meta(domain, vocabulary, [one], None)
+    if TEXT not in meta["spec"]["fields"]:
+        raise Error(
+            f"A text encoder is for a model that is told texts; those of {_name(domain)} are not. Leave it out."
+        )
+    fresh = pipeline.take_text(base, root, meta)
+    return sum(p.numel() for p in folder.load_part(root, TEXT, fresh).parameters())
 
 
 def learn_embedding(
@@ -238,6 +260,24 @@ def _new_meta(
     ends = schedule.described(**domain.CLOCK).sigmas
     spec = Spec(shape, fields, sigma_min=ends[0], sigma_max=ends[-1], sigma_data=1.0, initial_variance=1.0)
     return _as_json(meta | {"clock": domain.CLOCK, "spec": spec})
+
+
+def _take_over(base: Path, root: Path, vocabulary: labels.Vocabulary, shape: tuple[int, ...]) -> None:
+    """Make a new model folder of a Stable Diffusion pipeline, for images of (C, H, W); one that is there is gone on with."""
+    from toolkit.networks import pipeline
+
+    if (root / "model.json").is_file():
+        return
+    pipeline.convert(base, root, channels=shape[0], size=shape[-1])
+    write_meta(root, read_meta(root) | {"labels": labels.to_json(vocabulary)})
+
+
+def _pretrained(meta: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """What describes a part that was taken over from a pipeline, its own network in place of a preset's; {} for others."""
+    known = meta["parts"].get(part, {})
+    if not {"unet", "vae", "clip"} & known.keys():
+        return {}
+    return {k: v for k, v in known.items() if k not in ("training", "augmentation", "run")}
 
 
 def _begin_from(base: Path, root: Path, part: str, module: nn.Module, plain: dict[str, Any]) -> None:

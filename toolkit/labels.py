@@ -74,7 +74,7 @@ def to_json(vocabulary: Vocabulary) -> dict[str, list[Any]]:
 
 def of(facts: Mapping[str, Any], domain: ModuleType) -> Vocabulary:
     """The vocabulary in a dataset.json or model.json; one written before they had any has that of its domain."""
-    return from_json(facts["labels"]) if "labels" in facts else domain.VOCABULARY
+    return from_json(facts["labels"]) if facts.get("labels") else domain.VOCABULARY
 
 
 def fields(vocabulary: Vocabulary, names: Iterable[str]) -> dict[str, Field]:

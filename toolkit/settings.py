@@ -52,7 +52,8 @@ class Training:
     conditions of a sample are replaced by their nulls; drop_each: that one of them alone is, each by itself, for a model
     that may be told some labels and not others. fold: the fold of groups that is never trained on (None: use
     all). ema: decay of the weight average. precision: "fp32" or "bf16" (autocast; weights stay fp32). variants: augmented
-    copies that are encoded once. joint: the text encoder is trained along with the denoiser, instead of frozen.
+    copies that are encoded once. joint: the text encoder is trained along with the denoiser, instead of frozen. lora: rank
+    of the low-rank changes of the denoiser's attention that alone are trained, and then merged; 0 trains it whole.
     """
 
     steps: int
@@ -71,6 +72,7 @@ class Training:
     checkpoint_every: int = 200
     variants: int = 16
     joint: bool = False
+    lora: int = 0
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from toolkit import tokenizer
 from toolkit.diffusion.model import TEXT, Codec, Cond, Identity, Model, Spec
 from toolkit.example import Error
 from toolkit.folder import clock_of, fingerprint, image_shape, read_meta, spec_of, write_meta
+from toolkit.networks import pretrained
 from toolkit.networks.autoencoder import Autoencoder
 from toolkit.networks.classifier import NoisyClassifier
 from toolkit.networks.features import FeatureNet
@@ -51,7 +52,10 @@ def build(part: str, meta: Mapping[str, Any]) -> nn.Module:
 
 def _denoiser(network: Network, plan: Mapping[str, Any], meta: Mapping[str, Any]) -> nn.Module:
     spec, form = spec_of(meta), PARAMETERISATIONS[plan["parameterisation"]]
-    unet = (TextUNet if TEXT in spec.fields else ConditionalUNet)(network, spec.shape, spec.fields)
+    if "unet" in plan:
+        unet: nn.Module = pretrained.text_unet_of(plan["unet"])
+    else:
+        unet = (TextUNet if TEXT in spec.fields else ConditionalUNet)(network, spec.shape, spec.fields)
     known = {"sigma_data": lambda: spec.sigma_data, "clock": lambda: stepped(clock_of(meta).sigmas)}
     needed = inspect.signature(form).parameters
     return Preconditioned(unet, functools.partial(form, **{k: made() for k, made in known.items() if k in needed}))
@@ -60,7 +64,11 @@ def _denoiser(network: Network, plan: Mapping[str, Any], meta: Mapping[str, Any]
 BUILDERS: Mapping[str, Callable[[Network, Mapping[str, Any], Mapping[str, Any]], nn.Module]] = {
     "denoiser": _denoiser,
     "classifier": lambda network, plan, meta: NoisyClassifier(network, spec_of(meta).shape, plan["classes"]),
-    "codec": lambda network, plan, meta: Autoencoder(network, image_shape(meta), plan["latent_channels"]),
+    "codec": lambda network, plan, meta: (
+        pretrained.autoencoder_of(plan["vae"])
+        if "vae" in plan
+        else Autoencoder(network, image_shape(meta), plan["latent_channels"])
+    ),
     "features": lambda network, plan, meta: FeatureNet(network, image_shape(meta), plan["classes"]),
     "text": lambda network, plan, meta: TextEncoder(network, plan),
 }
