@@ -1,5 +1,5 @@
 """Do synthetic images show what was asked for? A classifier trained on real samples alone names their class, and that of
-held-out real ones beside them.
+held-out real ones beside them. Films with findings are told all of these at once: diffgraft.findings.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from diffgraft import classify_report
+from diffgraft import classify_report, findings
 from diffgraft.classify import REAL_ARMS, REFERENCE, Watch, check, dump, output, protocol, settled
 from diffgraft.classify_result import Alignment
-from diffgraft.pools import arrays, families, read_real
+from diffgraft.findings_result import Agreement
+from diffgraft.pools import arrays, families, read_real, with_findings
 from toolkit.evaluation import classification as scores
 from toolkit.evaluation.downstream import SETTINGS, Labelled, train
 
@@ -26,21 +27,30 @@ def alignment(
     fake: str | Path,
     *,
     beside: Mapping[str, str | Path] | None = None,
-    label: str = "class",
+    label: str | None = None,
     seeds: int = 3,
     steps: int = SETTINGS.steps,
-    fold: int = 0,
+    fold: int | None = None,
+    model: str | Path | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     command: str = "",
     watch: Watch = lambda *_: None,
-) -> Alignment:
+    cache: Path | None = None,
+) -> Alignment | Agreement:
     """How often a classifier trained on REAL's training folds names the class that a synthetic image was asked to show,
     beside how often it names that of a held-out real one.
 
     fake, beside: as in `classify`; a generator may know the held-out samples, for the classifier does not. out, watch:
-    likewise.
+    likewise. label: None is the class of photographs, and of films every finding at once; fold: None is the one that the
+    domain keeps back. model: for findings, see `diffgraft.findings.alignment`.
     """
+    if label is None and with_findings(Path(data)):
+        return findings.alignment(
+            data, fake, beside=beside, seeds=seeds, steps=steps, fold=fold, model=model, out=out, overwrite=overwrite,
+            command=command, watch=watch, cache=cache,
+        )  # fmt: skip
+    label = label or "class"
     check(seeds, steps, ())
     begun = time.monotonic()
     with output(out, overwrite, [data, fake, *(beside or {}).values()]) as folder:
@@ -50,7 +60,7 @@ def alignment(
         sets |= {each.name: [e for pool in each.pools.values() for e in pool.examples] for each in pools}
         images, truth = arrays([e for examples in sets.values() for e in examples], label)
         own = real.training(0, 0)
-        runs, settings = [], settled(steps, fold)
+        runs, settings = [], settled(steps, real.fold)
         for seed in range(seeds):
             runs.append(
                 train(

@@ -19,7 +19,8 @@ import numpy as np
 
 from diffgraft import classify_report
 from diffgraft.classify_result import Classification, Row, said
-from diffgraft.pools import Family, Real, arrays, families, read_real, strata
+from diffgraft.findings_result import Gains
+from diffgraft.pools import Family, Real, arrays, families, read_real, strata, with_findings
 from toolkit import dataset
 from toolkit.evaluation import classification as scores
 from toolkit.evaluation.downstream import NETWORK, SETTINGS, Arm, Labelled, Outcome, train
@@ -78,32 +79,46 @@ def classify(
     fake: str | Path,
     *,
     beside: Mapping[str, str | Path] | None = None,
-    label: str = "class",
+    label: str | None = None,
     shots: Sequence[int] = (),
     seeds: int = 3,
     steps: int = SETTINGS.steps,
-    fold: int = 0,
+    fold: int | None = None,
     model: str | Path | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     command: str = "",
     watch: Watch = lambda *_: None,
-) -> Classification:
+) -> Classification | Gains:
     """Train every arm for every number of shots and every seed, and test it on the held-out fold of REAL.
 
     fake, beside: synthetic data sets, or folders of few-shot ones (see diffgraft.pools). shots: samples of each class,
     0 or nothing is all. steps: of every training. model: of FAKE, where it does not say what its generator was trained
-    on. out: new folder for report.html and metrics.json. watch(text, steps done, of all) after every step.
+    on. out: new folder for report.html and metrics.json. watch(text, steps done, of all) after every step. label: None
+    is the class of photographs, and of films every finding at once (diffgraft.findings); fold: None is the one that the
+    domain keeps back.
     Errors: see diffgraft.pools; no seed, too few steps, a number of shots that no pool has.
     """
     check(seeds, steps, shots)
+    if label is None and with_findings(Path(data)):
+        from diffgraft import findings  # which is made of the parts below
+
+        if any(shots):
+            raise Error(
+                "Findings are learned from all films: of a few shots of each class there are none. Name one label: --label NAME"
+            )
+        return findings.classify(
+            data, fake, beside=beside, seeds=seeds, steps=steps, fold=fold, model=model, out=out, overwrite=overwrite,
+            command=command, watch=watch,
+        )  # fmt: skip
+    label = label or "class"
     begun = time.monotonic()
     with output(out, overwrite, [data, fake, *(beside or {}).values()]) as folder:
         real = read_real(Path(data), label, fold)
         pools = families(real, fake, beside, model)
         asked = sorted(set(shots), key=lambda k: k or math.inf) or [0]
         tasks, skipped = _tasks(real, pools, asked, range(seeds))
-        settings = settled(steps, fold)
+        settings = settled(steps, real.fold)
         outcomes = _run(real, tasks, settings, watch)
         rows = _rows(real, pools, asked, range(seeds), tasks, outcomes)
         result = Classification(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -15,7 +15,7 @@ from diffgraft.classify_result import Alignment, Classification, Row, by_shots, 
 from toolkit.evaluation.anomaly import Interval
 from toolkit.example import Example
 
-__all__ = ["write", "write_alignment"]
+__all__ = ["Dots", "colour", "write", "write_alignment"]
 
 SHOWN = 4
 """Samples of each class in the sheet."""
@@ -28,7 +28,7 @@ _COST = (
     "Training time over that of real samples alone (processor time where there is no GPU), and the wall time of making the "
     "synthetic samples, where they say it."
 )
-_TRIVIAL = ("random forest", "majority class")
+_TRIVIAL = ("random forest", "majority class", "constant")
 
 
 def write(
@@ -47,7 +47,7 @@ def write(
         "Mean of the seeds with a 95 % interval over leaves and seeds; differences are paired: same leaves, same seeds. All arms "
         "take the same number of optimisation steps. Bold: best of the column."
     )
-    picture: list[report.Block] = [_Dots({said(k): {r.arm: r.balanced for r in rows} for k, rows in grouped.items()})]
+    picture: list[report.Block] = [Dots({said(k): {r.arm: r.balanced for r in rows} for k, rows in grouped.items()})]
     few = [k for k in grouped if k]
     if len(few) > 1:
         picture.append(_curve(grouped, few))
@@ -223,23 +223,40 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return None if None in values else float(np.mean(values))  # type: ignore[arg-type]
 
 
+def colour(arm: str) -> int:
+    """The number of an arm's colour: real samples alone, synthetic ones, trivial baselines."""
+    return 0 if arm.startswith("real") else 2 if arm in _TRIVIAL else 1
+
+
 @dataclass(frozen=True)
-class _Dots:
-    """A row an arm with its interval, a panel a number of shots; one axis for all."""
+class Dots:
+    """A row a name with its interval, a panel a mapping; one axis for all. A row without a value is left out.
+
+    colours: number of the colour of each name of each panel, (panel, name) -> number.
+    """
 
     panels: Mapping[str, Mapping[str, Interval]]
+    caption: str = "Balanced accuracy with 95 % intervals"
+    colours: Callable[[str, str], int] = lambda _, name: colour(name)
 
     def html(self, key: str) -> str:
-        known = [each for panel in self.panels.values() for each in panel.values()]
+        panels = {
+            title: {name: each for name, each in panel.items() if each.value is not None}
+            for title, panel in self.panels.items()
+        }
+        known = [each for panel in panels.values() for each in panel.values()]
+        if not known:
+            return report.Text(f"{self.caption}: no value to draw.").html(key)
         low = np.floor(10 * min(each.low for each in known)) / 10  # type: ignore[type-var, arg-type]
         high = np.ceil(10 * max(each.high for each in known)) / 10  # type: ignore[type-var, arg-type]
+        high = max(high, low + 0.1)
         left, width, step, y = 230, 314, 20, 8.0
         parts: list[str] = []
 
         def across(value: float) -> float:
             return left + (value - low) / (high - low) * width
 
-        for title, panel in self.panels.items():
+        for title, panel in panels.items():
             parts.append(
                 f'<text x="{left - 10}" y="{y + 13}" text-anchor="end" font-weight="600">{escape(title)}</text>'
             )
@@ -247,12 +264,12 @@ class _Dots:
             top = y
             for name, each in panel.items():
                 middle = y + step / 2
-                colour = f"var(--c{0 if name.startswith('real') else 2 if name in _TRIVIAL else 1})"
+                drawn = f"var(--c{self.colours(title, name)})"
                 parts.append(
                     f'<text x="{left - 10}" y="{middle + 4:.1f}" text-anchor="end">{escape(name[:36])}</text>'
                     f'<path d="M{across(each.low):.1f} {middle:.1f}H{across(each.high):.1f}" '  # type: ignore[arg-type]
-                    f'style="stroke:{colour};stroke-width:2"/>'
-                    f'<circle cx="{across(each.value):.1f}" cy="{middle:.1f}" r="4.5" style="fill:{colour}"/>'  # type: ignore[arg-type]
+                    f'style="stroke:{drawn};stroke-width:2"/>'
+                    f'<circle cx="{across(each.value):.1f}" cy="{middle:.1f}" r="4.5" style="fill:{drawn}"/>'  # type: ignore[arg-type]
                 )
                 y += step
             parts.append(
@@ -266,9 +283,8 @@ class _Dots:
             f'<text x="{across(tick):.1f}" y="{y + 8}" text-anchor="middle">{tick:.1f}</text>'
             for tick in np.arange(low, high + 0.01, 0.1)
         )
-        caption = "Balanced accuracy with 95 % intervals"
         return (
-            f'<figure class="block curve"><h3>{caption}</h3><div class="wide"><svg viewBox="0 0 560 {y + 16:.0f}" role="img" '
-            f'aria-label="{caption} of {len(known)} rows; the numbers are in the tables">{"".join(parts)}{ticks}</svg></div>'
+            f'<figure class="block curve"><h3>{escape(self.caption)}</h3><div class="wide"><svg viewBox="0 0 560 {y + 16:.0f}" role="img" '
+            f'aria-label="{escape(self.caption)} of {len(known)} rows; the numbers are in the tables">{"".join(parts)}{ticks}</svg></div>'
             "</figure>"
         )

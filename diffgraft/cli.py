@@ -556,16 +556,17 @@ def export(
 @app.command(epilog="Example: diffgraft demo --input scan_flair.nii.gz")
 def demo(
     input: Annotated[Path | None, typer.Option(help="A scan of your own instead of the sample.")] = None,
-    out: Annotated[Path, typer.Option(help="Output folder; brain_mri, leaves and rust in it are replaced.")] = Path(
-        "demo"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Output folder; brain_mri, films, leaves and rust in it are replaced.")
+    ] = Path("demo"),
     models: Annotated[Path, typer.Option(help="Folder of the starter models.")] = Path("models"),
 ) -> None:
-    """Run the starter models: a scan's healthy counterfactual, leaves of every class, healthy leaves given rust."""
-    brain, plant = models / "brain_mri", models / "plant_disease"
+    """Run the starter models: a scan's healthy counterfactual, films by text, leaves, healthy leaves given rust."""
+    brain, chest, plant = models / "brain_mri", models / "chest_xray", models / "plant_disease"
     sample = input or brain / "sample" / "sub-demo_FLAIR.nii.gz"
     counterfactual(brain, sample, out / "brain_mri", overwrite=True, force=input is None)
     if input is None:
+        generate(chest, out / "films", prompts=chest / "prompts.txt", count=3, format="dicom", overwrite=True)
         generate(plant, out / "leaves", count=8, each="condition", overwrite=True)
         edit(
             plant, out / "leaves", out / "rust", set_=["condition=rust"], where=["condition=healthy"], count=4, overwrite=True

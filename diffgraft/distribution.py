@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 
 from diffgraft import features as networks
-from diffgraft import models, report
+from diffgraft import models, report, subgroups
 from diffgraft.audit import parted, stacked
 from diffgraft.features import Backbone
+from diffgraft.pools import findings
+from diffgraft.subgroups import Distance
 from toolkit import dataset, labels
 from toolkit.evaluation.distribution import frechet_distance, kernel_distance, precision_recall
-from toolkit.example import Error, Example
+from toolkit.example import Annotation, Error, Example
 from toolkit.methods.mixing import cutmix, mixup
 
 __all__ = ["FLOOR", "SYNTHETIC", "Comparison", "Row", "distribution"]
@@ -63,12 +65,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `distribution` found; str() is for the terminal. held_out_named: Row.named of the held-out images."""
+    """What `distribution` found; str() is for the terminal. held_out_named: Row.named of the held-out images.
+
+    parts: of films with findings, the distance of each finding, class and age (diffgraft.subgroups).
+    """
 
     rows: Sequence[Row]
     held_out_named: float | None
     protocol: Mapping[str, Any]
     warnings: Sequence[str] = ()
+    parts: Sequence[Distance] = ()
 
     def __str__(self) -> str:
         lines = [f"{'':28} {'KID':>17} {'FID':>8} {'prec':>6} {'recall':>6} {'dens':>6} {'cover':>6} {'named':>6}"]
@@ -84,6 +90,13 @@ class Comparison:
             f"(class named: {_plain(self.held_out_named, 0)}); {self.protocol['images_a_row']} a row; "
             f"{self.protocol['feature_network']}, {self.protocol['backbone']}"
         )
+        if self.parts:
+            lines.append("KID of every part, beside that of the training films (floor):")
+        lines += [
+            f"  {p.name:28} {subgroups.cell(p.kid) or '-':>18} floor {subgroups.cell(p.floor) or '-':>18}   "
+            f"{p.fake} synthetic, {p.held_out} held-out, {p.training} training"
+            for p in self.parts
+        ]
         return "\n".join([*lines, *(f"note: {warning}" for warning in self.warnings)])
 
     @property
@@ -92,6 +105,7 @@ class Comparison:
         return {
             "rows": [dataclasses.asdict(row) for row in self.rows],
             "held_out_named": self.held_out_named,
+            "parts": [dataclasses.asdict(part) for part in self.parts],
             "protocol": dict(self.protocol),
             "warnings": list(self.warnings),
         }
@@ -181,7 +195,9 @@ def distribution(
             "mixing": "lam ~ Beta(1, 1), pairs of one class",
             "seed": seed,
         }
-        result = Comparison(rows, _accuracy(held_out, network.classes), protocol, _warnings(rows, held_out))
+        parts = _parts(facts, (sets[SYNTHETIC], fake), (unseen, real), (seen, real), measured, held_out)
+        warnings = _warnings(rows, held_out)
+        result = Comparison(rows, _accuracy(held_out, network.classes), protocol, warnings, parts)
         if folder is not None:
             text = json.dumps(result.numbers, indent=1, allow_nan=False)
             (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
@@ -290,6 +306,31 @@ def _accuracy(part: _Set, names: Sequence[str]) -> float | None:
     return sum(rates) / len(rates) if rates else None
 
 
+def _parts(
+    facts: Mapping[str, Any],
+    fake: tuple[Sequence[Example], str | Path],
+    held_out: tuple[Sequence[Example], str | Path],
+    training: tuple[Sequence[Example], str | Path],
+    measured: Mapping[str, _Set],
+    unseen: _Set,
+) -> list[Distance]:
+    """Of films with findings, the distance of every part: all films that there are, not as many of each."""
+    domain = models.domain(facts["domain"]) if "domain" in facts else None
+    if domain is None or not findings(labels.of(facts, domain)):
+        return []
+    known = labels.of(facts, domain)
+    sides = []
+    for (examples, root), each in ((fake, measured[SYNTHETIC]), (held_out, unseen), (training, measured.get(FLOOR))):
+        theirs = labels.of(dataset.info(root), domain)
+        same = [
+            dataclasses.replace(e, annotation=Annotation(labels=labels.translated(e.annotation.labels, theirs, known)))
+            for e in examples
+        ]
+        if each is not None:
+            sides.append((each.features, subgroups.parts(same, known, domain.LABELS)))
+    return subgroups.distances(*sides)
+
+
 def _warnings(rows: Sequence[Row], held_out: _Set) -> list[str]:
     found = []
     if any(row.fid is None for row in rows):
@@ -332,6 +373,7 @@ def _report(path: Path, result: Comparison, sets: Mapping[str, _Set], held_out: 
         blocks.append(report.Table(("images", *kinds), rows, "KID of every class alone"))
     blocks += [report.Text(warning) for warning in result.warnings]
     fake = sets[SYNTHETIC]
+    parts = [report.Section("Parts", [subgroups.table(result.parts)], subgroups.NOTE)] if result.parts else []
     sheets: list[report.Block] = []
     for kind in np.unique(held_out.kinds):
         for name, each in {"held-out real": held_out, SYNTHETIC: fake}.items():
@@ -358,6 +400,7 @@ def _report(path: Path, result: Comparison, sets: Mapping[str, _Set], held_out: 
                 "KID and FID: lower is nearer. Class named: by the feature network, averaged over classes; "
                 f"{_plain(result.held_out_named, 0)} of the held-out real images.",
             ),
+            *parts,
             report.Section("Real beside synthetic", sheets),
             report.Section(
                 "Nearest neighbours",

@@ -3,6 +3,9 @@
 A pool is refused when it holds real samples, when its generator saw a held-out sample of REAL, or when one of its
 samples was made from one. A folder of data sets k<shots>-s<seed>/ is a family of few-shot pools: the generator of each
 may have seen no sample of REAL but those of `toolkit.evaluation.split.few_shot`.
+
+An experiment tells one label, or, of films with findings, every finding and every class that a model is told, each
+unknown where nobody has stated it.
 """
 
 from __future__ import annotations
@@ -24,17 +27,40 @@ from toolkit.evaluation.split import few_shot, held_out, seen
 from toolkit.example import Error, Example
 from toolkit.folder import fingerprint, read_meta, trained_on
 
-__all__ = ["Family", "Pool", "Real", "arrays", "families", "family", "read_real", "strata"]
+__all__ = [
+    "FINDING",
+    "Family",
+    "Pool",
+    "Real",
+    "arrays",
+    "families",
+    "family",
+    "findings",
+    "read_films",
+    "read_real",
+    "strata",
+    "targets",
+    "with_findings",
+]
 
 SYNTHETIC = "synthetic"
 """The name of FAKE among the pools."""
+
+FINDING = ("absent", "present")
+"""The values of a label that is a finding."""
+
+LEARNED = 5
+"""Training films with a finding present, and as many with it absent, from which it can be learned."""
 
 _MEMBER = re.compile(r"k(?P<shots>\d+)-s(?P<seed>\d+)")
 
 
 @dataclass(frozen=True)
 class Real:
-    """REAL with its split. examples: those with a known label; names: of the classes; test: the held-out ones."""
+    """REAL with its split. examples: those with a known label; names: of the classes; test: the held-out ones.
+
+    several: the labels that are told at once, findings first; then `label` is empty and examples are all there are.
+    """
 
     root: Path
     examples: Sequence[Example]
@@ -43,12 +69,28 @@ class Real:
     vocabulary: labels.Vocabulary
     domain: ModuleType
     test: Sequence[Example]
+    several: tuple[str, ...] = ()
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        return tuple(name for name in self.several if self.vocabulary[name] == FINDING)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.several[len(self.findings) :]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many values each of several labels has."""
+        return tuple(len(self.vocabulary[name]) for name in self.several)  # type: ignore[arg-type]
 
     @property
     def names(self) -> tuple[str, ...]:
         return self.vocabulary[self.label]  # type: ignore[return-value]
 
     def training(self, shots: int, seed: int) -> list[Example]:
+        if self.several:
+            return [e for e in self.examples if dataset.fold_of(e.group) != self.fold]
         return few_shot(self.examples, self.label, shots, seed, self.fold)
 
 
@@ -94,31 +136,63 @@ class Family:
         return "few-shot generator" if few and shots else "full-data generator"
 
 
-def read_real(root: Path, label: str, fold: int) -> Real:
-    """Errors: a data set with synthetic samples, a label that is no class, a fold without samples."""
-    facts = dataset.info(root)
-    field = domain(facts.get("domain", ""))
-    vocabulary = labels.of(facts, field)
+def read_real(root: Path, label: str, fold: int | None) -> Real:
+    """REAL to tell one label. fold None: the one that its domain keeps back.
+
+    Errors: a data set with synthetic samples, a label that is no class, a fold without samples.
+    """
+    field, vocabulary = _described(root)
     classes = [name for name, entry in vocabulary.items() if type(entry) is tuple and len(entry) > 1]
     if label not in classes:
         raise Error(
             f"Samples are classified by a label with two classes or more; '{label}' of {root} is none. Known: "
             f"{', '.join(classes) or 'none'}. Name one with --label."
         )
-    if fold not in range(dataset.FOLDS):
-        raise Error(f"A fold is a number from 0 to {dataset.FOLDS - 1}; found {fold}. Give one of these.")
-    every = list(dataset.read(root))
-    if made := [e.id for e in every if e.provenance is not None]:
-        raise Error(
-            f"REAL holds real samples only; {root} has {len(made)} made ones, such as {made[0]}. Leave them out."
-        )
-    known = [e for e in every if not np.isnan(e.annotation.labels.get(label, np.nan))]
+    fold = _fold(field, fold)
+    known = [e for e in _genuine(root) if not np.isnan(e.annotation.labels.get(label, np.nan))]
     test = held_out(known, label, fold)
     if not test:
         raise Error(
             f"A test needs samples of fold {fold} with a known '{label}'; {root} has none. Take another --fold."
         )
     return Real(root, known, label, fold, vocabulary, field, test)
+
+
+def read_films(root: Path, fold: int | None) -> Real:
+    """REAL to tell its findings at once, and the classes among what a model is told.
+
+    Findings that hardly any training film has, or lacks, are not among them. Errors: as `read_real`.
+    """
+    field, vocabulary = _described(root)
+    if not findings(vocabulary):
+        raise Error(
+            f"Findings are labels that are absent or present; {root} has none. Name another label: --label NAME"
+        )
+    fold = _fold(field, fold)
+    every = [_implied(e, vocabulary, field) for e in _genuine(root)]
+    test = [e for e in every if dataset.fold_of(e.group) == fold]
+    if not test or len(test) == len(every):
+        raise Error(f"A test needs films of fold {fold}, and others; {root} has {len(test)}. Take another --fold.")
+    own = targets([e for e in every if dataset.fold_of(e.group) != fold], findings(vocabulary))
+    enough = np.minimum((own == 1).sum(0), (own == 0).sum(0)) >= LEARNED
+    told = tuple(name for name, learned in zip(findings(vocabulary), enough, strict=True) if learned)
+    if not told:
+        raise Error(
+            f"A finding is learned from {LEARNED} films with it and {LEARNED} without; {root} has so many of none. Label more, or "
+            "tell one label: --label NAME"
+        )
+    told += tuple(name for name in field.LABELS if type(vocabulary.get(name)) is tuple)
+    return Real(root, every, "", fold, vocabulary, field, test, told)
+
+
+def with_findings(root: Path) -> bool:
+    """Whether a data set is one of films with findings, which are told at once unless a label is named."""
+    return (root / "dataset.json").is_file() and bool(findings(_described(root)[1]))
+
+
+def findings(vocabulary: labels.Vocabulary) -> tuple[str, ...]:
+    """The labels that are absent or present."""
+    return tuple(name for name, entry in vocabulary.items() if entry == FINDING)
 
 
 def families(
@@ -167,6 +241,11 @@ def arrays(examples: Sequence[Example], label: str) -> tuple[np.ndarray, np.ndar
     return np.stack([e.image for e in examples]), np.array([int(e.annotation.labels[label]) for e in examples])
 
 
+def targets(examples: Sequence[Example], names: Sequence[str]) -> np.ndarray:
+    """(N, L): the value of each label, NaN where it is unknown."""
+    return np.array([[e.annotation.labels.get(name, math.nan) for name in names] for e in examples], float)
+
+
 def strata(real: Real) -> dict[str, dict[str, np.ndarray]]:
     """Other labels -> value -> the test samples that have it; a label that follows from the class says nothing new."""
     found = {}
@@ -199,20 +278,57 @@ def _pool(root: Path, real: Real, model: Path | None, tested: bool) -> Pool:
             f"REAL and FAKE share one shape, {shape}; {root} has {wrong[0].image.shape}. Generate at that size."
         )
     examples = [_renamed(e, vocabulary, real, root) for e in every]
-    there = {e.annotation.labels[real.label] for e in examples}
-    needed = {e.annotation.labels[real.label] for e in real.examples}
-    lacking = [real.names[int(kind)] for kind in sorted(needed - there)]
-    if tested and lacking:
-        raise Error(
-            f"Every class is drawn equally often; {root} has no {', '.join(lacking)}. Generate some: --set {real.label}="
-            f"{lacking[0]}"
-        )
+    if tested and not real.several:
+        _refuse_lacking(root, real, examples)
     known_to_it = _trained_on(root, facts, model)
     sources = {e.provenance.source for e in every if e.provenance is not None} - {None}
     known = seen(real.examples, known_to_it or (), sources)
     if tested:
         _refuse_leaks(root, real, seen(real.test, known_to_it or ()), seen(real.test, (), sources))
     return Pool(root, examples, None if known_to_it is None else frozenset(known), _seconds(facts))
+
+
+def _described(root: Path) -> tuple[ModuleType, labels.Vocabulary]:
+    facts = dataset.info(root)
+    field = domain(facts.get("domain", ""))
+    return field, labels.of(facts, field)
+
+
+def _fold(field: ModuleType, fold: int | None) -> int:
+    fold = getattr(field, "FOLD", 0) if fold is None else fold
+    if fold not in range(dataset.FOLDS):
+        raise Error(f"A fold is a number from 0 to {dataset.FOLDS - 1}; found {fold}. Give one of these.")
+    return fold
+
+
+def _genuine(root: Path) -> list[Example]:
+    every = list(dataset.read(root))
+    if made := [e.id for e in every if e.provenance is not None]:
+        raise Error(
+            f"REAL holds real samples only; {root} has {len(made)} made ones, such as {made[0]}. Leave them out."
+        )
+    return every
+
+
+def _implied(example: Example, vocabulary: labels.Vocabulary, field: ModuleType) -> Example:
+    """The example with what its findings say of one another: a film with one is not normal, a normal film has none."""
+    normal, known = getattr(field, "NORMAL", ""), dict(example.annotation.labels)
+    others = [name for name in findings(vocabulary) if name != normal]
+    if normal in vocabulary and math.isnan(known.get(normal, math.nan)) and any(known.get(n) == 1 for n in others):
+        known[normal] = 0.0
+    if known.get(normal) == 1:
+        known |= {name: 0.0 for name in others if math.isnan(known.get(name, math.nan))}
+    return dataclasses.replace(example, annotation=dataclasses.replace(example.annotation, labels=known))
+
+
+def _refuse_lacking(root: Path, real: Real, examples: Sequence[Example]) -> None:
+    there = {e.annotation.labels[real.label] for e in examples}
+    needed = {e.annotation.labels[real.label] for e in real.examples}
+    if lacking := [real.names[int(kind)] for kind in sorted(needed - there)]:
+        raise Error(
+            f"Every class is drawn equally often; {root} has no {', '.join(lacking)}. Generate some: --set {real.label}="
+            f"{lacking[0]}"
+        )
 
 
 def _refuse_leaks(root: Path, real: Real, trained: set[str], changed: set[str]) -> None:
@@ -242,7 +358,16 @@ def _trained_on(root: Path, facts: Mapping[str, Any], model: Path | None) -> set
 
 
 def _renamed(example: Example, vocabulary: labels.Vocabulary, real: Real, root: Path) -> Example:
-    """The example with the index that its class has in REAL."""
+    """The example with the index that its class has in REAL; with several labels, that of each one that is known."""
+    if real.several:
+        known = labels.translated(example.annotation.labels, vocabulary, real.vocabulary)
+        if not any(name in known for name in real.several):
+            raise Error(
+                f"A synthetic film was asked to show something; '{example.id}' of {root} has none of "
+                f"{', '.join(real.several)}. Generate with labels: --set, or --like REAL."
+            )
+        annotation = dataclasses.replace(example.annotation, labels=known)
+        return _implied(dataclasses.replace(example, annotation=annotation), real.vocabulary, real.domain)
     name = labels.spell(vocabulary, example.annotation.labels).get(real.label)
     if name not in real.names:
         raise Error(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from toolkit.evaluation.classification import figures
-from toolkit.evaluation.downstream import SETTINGS, Arm, Labelled, train
+from toolkit.evaluation.downstream import SETTINGS, Arm, Labelled, parted, train
 from toolkit.example import Error
 from toolkit.methods.mixing import cutmix, mixup
 from toolkit.settings import Augmentation, Network
@@ -135,3 +135,61 @@ def test_a_useful_pool_helps_and_wrong_labels_hurt():
         scores[name] = np.mean([figures(r.predicted, TEST.targets, CLASSES).balanced_accuracy for r in runs])
     assert scores["useful"] > scores["real"] + 0.05 and scores["pretrained"] > scores["real"] + 0.05, scores
     assert scores["wrong"] < scores["useful"] - 0.05 and scores["only wrong"] < scores["real"] - 0.05, scores
+
+
+# Several labels at once
+
+
+def several(samples: Labelled, unknown: float = 0.0, seed: int = 0) -> Labelled:
+    """Two labels: the class, and whether it is the first one."""
+    targets = np.stack([samples.targets, samples.targets == 0], 1).astype(float)
+    targets[np.random.default_rng(seed).random(targets.shape) < unknown] = np.nan
+    return Labelled(samples.images, targets)
+
+
+def run_several(real: Labelled, pool: Labelled | None = None, arm: Arm = ARMS[1], **changes):
+    settings = dataclasses.replace(SHORT, **changes)
+    return train(arm, real, {"made": pool or real}, TEST.images, (CLASSES, 2), AUGMENTATION, settings, TINY)
+
+
+@pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.name)
+def test_every_arm_tells_several_labels(arm):
+    found = run_several(several(POOL, 0.3), several(POOL), arm)
+    first, second = parted(found.log_probability, (CLASSES, 2))
+    assert first.shape == (120, CLASSES) and second.shape == (120, 2)
+    for each in (first, second):
+        assert np.exp(each).sum(1) == pytest.approx(1, abs=1e-5)
+    assert sum(found.drawn.values()) == 8 * 8
+
+
+def test_an_unknown_label_costs_nothing():
+    """With one label unknown throughout, its outputs stay where they began and the other is told as by itself."""
+    both, one = several(POOL), several(POOL)
+    one.targets[:, 1] = np.nan
+    assert run_several(one).losses[0] < run_several(both).losses[0]
+    blank = Labelled(POOL.images, np.full((120, 2), np.nan))
+    assert set(run_several(blank).losses) == {0.0}
+
+
+def test_rare_values_weigh_as_much_as_frequent_ones():
+    """Nine in ten are of one value; the first loss, of a network that knows nothing, is still ln 2 a label."""
+    rare = Labelled(np.zeros((400, 3, 16, 24), np.float32), (np.arange(400) % 10 == 0).astype(float)[:, None])
+    settings = dataclasses.replace(SHORT, steps=60, batch=64, learning_rate=2e-3)
+    found = train(ARMS[0], rare, {}, rare.images[:1], (2,), AUGMENTATION, settings, TINY)
+    assert np.mean(found.losses[-20:]) == pytest.approx(np.log(2), abs=0.08)
+    assert np.exp(found.log_probability[0]) == pytest.approx([0.5, 0.5], abs=0.15)
+
+
+def test_targets_of_other_labels_are_refused():
+    with pytest.raises(Error, match="a value for each label"):
+        run_several(POOL)
+    with pytest.raises(Error, match="a value for each label"):
+        run(ARMS[0], real=several(POOL))
+
+
+@pytest.mark.slow
+def test_several_labels_are_learned_though_a_third_is_unknown():
+    found = run_several(several(POOL, 0.33), steps=150, batch=16, warmup=10)
+    first, second = parted(found.log_probability, (CLASSES, 2))
+    assert (first.argmax(1) == TEST.targets).mean() > 0.7
+    assert (second.argmax(1) == (TEST.targets == 0)).mean() > 0.8

@@ -109,6 +109,10 @@ def test_tree_stays_small(tracked):
     assert {name for name, path in tracked.items() if size([path]) > 5} == set()
 
 
+LARGER = {"chest_xray": 9}
+"""MiB of models that may have more than 5: text encoder and feature network come with them."""
+
+
 def test_models_stay_small(tracked):
     models: dict[str, list[Path]] = {}
     for name, path in tracked.items():
@@ -116,7 +120,7 @@ def test_models_stay_small(tracked):
             models.setdefault(name.split("/")[1], []).append(path)
     total = sum(map(size, models.values()))
     assert total < 24
-    assert {name for name, paths in models.items() if size(paths) > 5} == set()
+    assert {name for name, paths in models.items() if size(paths) > LARGER.get(name, 5)} == set()
 
 
 def test_no_file_runs_code_when_it_is_loaded(tracked):

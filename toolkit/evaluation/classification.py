@@ -25,6 +25,7 @@ __all__ = [
     "difference",
     "figures",
     "forest",
+    "forests",
     "majority",
     "thumbnails",
 ]
@@ -134,6 +135,26 @@ def forest(images: np.ndarray, targets: np.ndarray, test: np.ndarray, seed: int 
     """(N,) classes of `test` by a random forest on thumbnails and colour histograms, classes weighted equally."""
     model = RandomForestClassifier(trees, class_weight="balanced", random_state=seed, n_jobs=1)
     return model.fit(thumbnails(images), targets).predict(thumbnails(test))
+
+
+def forests(
+    images: np.ndarray, targets: np.ndarray, test: np.ndarray, sizes: Sequence[int], seed: int = 0, trees: int = 200
+) -> np.ndarray:
+    """(N, K) probabilities of the values of several labels (N, L), one label after the other; as `forest` for each.
+
+    What is unknown, NaN, is left out. A label of which no sample is known has equal ones.
+    """
+    seen, unseen, found = thumbnails(images), thumbnails(test), []
+    for column, size in zip(targets.T, sizes, strict=True):
+        known = ~np.isnan(column)
+        told = np.full((len(test), size), 1 / size)
+        if known.any():
+            model = RandomForestClassifier(trees, class_weight="balanced", random_state=seed, n_jobs=1)
+            model.fit(seen[known], column[known].astype(int))
+            told = np.zeros((len(test), size))
+            told[:, model.classes_] = model.predict_proba(unseen)
+        found.append(told)
+    return np.concatenate(found, 1)
 
 
 # The bootstrap

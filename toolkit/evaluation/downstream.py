@@ -3,12 +3,15 @@
 An Arm is a recipe: what is done to a training image and how much of what is drawn is synthetic. All arms take the same
 number of optimisation steps with the same batch, network, first weights and schedule, draw every class equally often,
 and depend on (seed, step) alone; arms of one seed ask for the same classes in the same order, so they can be paired.
+
+One label is told, or several at once that may be unknown, such as findings: then every image is drawn equally often,
+an unknown label costs nothing, and the values of a label weigh in the loss as if each were as frequent as the others.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +25,13 @@ from toolkit.settings import Augmentation, Network, Training
 from toolkit.training.loader import augment, generator
 from toolkit.training.loop import learning_rate_factor
 
-__all__ = ["NETWORK", "SETTINGS", "Arm", "Labelled", "Mixing", "Outcome", "train"]
+__all__ = ["NETWORK", "SETTINGS", "Arm", "Labelled", "Mixing", "Outcome", "parted", "train"]
 
 NETWORK = Network((24, 48, 64, 96), dropout=0.1)
 SETTINGS = Training(400, 32, 2e-3, warmup=40, weight_decay=0.05)
+
+HEAVIEST = 10.0
+"""Times that a rare value of one of several labels weighs more than it would by itself, at most."""
 
 Mixing = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """(images, label weights, randomness) -> both mixed: the functions of toolkit.methods.mixing."""
@@ -61,7 +67,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Labelled:
-    """images (N, C, H, W) float32 in [-1, 1], targets (N,) class indices."""
+    """images (N, C, H, W) float32 in [-1, 1], targets (N,) class indices, or (N, L) of L labels, NaN where unknown."""
 
     images: np.ndarray
     targets: np.ndarray
@@ -69,7 +75,9 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Outcome:
-    """log_probability (N, K) of the test images. losses: one a step taken. drawn: pool ("" = real) -> elements.
+    """log_probability (N, K) of the test images; of several labels, the values of one after those of the other.
+
+    losses: one a step taken. drawn: pool ("" = real) -> elements.
 
     seconds: of the training alone; processor time on a CPU, which other work on the machine does not change.
     """
@@ -89,7 +97,7 @@ def train(
     real: Labelled,
     pools: Mapping[str, Labelled],
     test: np.ndarray,
-    classes: int,
+    classes: int | Sequence[int],
     augmentation: Augmentation,
     settings: Training = SETTINGS,
     network: Network = NETWORK,
@@ -98,21 +106,27 @@ def train(
     """Train one arm and classify the test images (N, C, H, W).
 
     settings: steps, batch, learning_rate, warmup, weight_decay, seed and precision count; "bf16" is autocast. classes:
-    how many there are; those of the real samples are drawn, each equally often. watch(step, steps) after every step.
-    Errors: a pool that is missing or lacks one of these classes.
+    how many there are; those of the real samples are drawn, each equally often. One number a label where there are
+    several. watch(step, steps) after every step.
+    Errors: a pool that is missing or lacks one of these classes, targets of other labels than the classes are of.
     """
-    drawn_classes = np.unique(real.targets)
+    sizes = (classes,) if isinstance(classes, int) else tuple(classes)
+    drawn_classes = np.unique(_kinds(real))
     sources = {"": _Source.of("the real samples", real, drawn_classes)}
     if arm.pool:
         if arm.pool not in pools:
             raise Error(f"Arm '{arm.name}' draws from '{arm.pool}'; known: {', '.join(pools) or 'none'}.")
         sources[arm.pool] = _Source.of(arm.pool, pools[arm.pool], drawn_classes)
+    expected = () if isinstance(classes, int) else (len(sizes),)
+    if wrong := [found for each in (real, *pools.values()) if (found := each.targets.shape[1:]) != expected]:
+        raise Error(f"Targets have the shape {expected} a sample, a value for each label; found {wrong[0]}.")
+    weigh = _weigher(real.targets, sizes)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     drawn, losses, begun = dict.fromkeys(sources, 0), [], clock()
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        module = FeatureNet(network, real.images.shape[1:], classes).to(device, memory_format=torch.channels_last)
+        module = FeatureNet(network, real.images.shape[1:], sum(sizes)).to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(
             module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -121,21 +135,26 @@ def train(
             images, targets, synthetic = _draw(sources, arm.pool, share, settings, step)
             drawn[arm.pool] += synthetic
             drawn[""] += len(images) - synthetic
-            images, weights = _change(arm, images, targets, classes, augmentation, settings.seed, step)
+            images, weights = _change(arm, images, weigh(targets), augmentation, settings.seed, step)
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * learning_rate_factor(step, settings)
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
                 log_probability = module(images.to(device, memory_format=torch.channels_last))[
                     "log_probability"
                 ].float()
-            loss = -(weights.to(device) * log_probability).sum(1).mean()
+            loss = -(weights.to(device) * _apart(log_probability, sizes)).sum(1).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(float(loss.detach()))
             watch(step + 1, settings.steps)
     seconds = clock() - begun
-    return Outcome(_classify(module, test, device), tuple(losses), drawn, seconds)
+    return Outcome(_classify(module, test, device, sizes), tuple(losses), drawn, seconds)
+
+
+def parted(log_probability: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
+    """(..., K) of an Outcome -> the values of each label alone."""
+    return np.split(log_probability, np.cumsum(sizes)[:-1], -1)
 
 
 @dataclass(frozen=True)
@@ -150,19 +169,57 @@ class _Source:
 
     @classmethod
     def of(cls, name: str, samples: Labelled, classes: np.ndarray) -> _Source:
-        counts = np.array([(samples.targets == k).sum() for k in classes])
+        kinds = _kinds(samples)
+        counts = np.array([(kinds == k).sum() for k in classes])
         if not counts.all():
             lacking = ", ".join(map(str, classes[counts == 0]))
             raise Error(f"Every class is drawn equally often; {name} have none of class {lacking}. Make some.")
-        place = [np.flatnonzero(samples.targets == k) for k in classes]
+        place = [np.flatnonzero(kinds == k) for k in classes]
         order, first = np.concatenate(place), np.cumsum(counts) - counts
-        images, targets = torch.from_numpy(samples.images), torch.from_numpy(samples.targets.astype(np.int64))
+        targets = samples.targets.astype(np.int64 if samples.targets.ndim == 1 else np.float32)
+        images, targets = torch.from_numpy(samples.images), torch.from_numpy(targets)
         return cls(images, targets, *(torch.from_numpy(each.astype(np.int64)) for each in (order, first, counts)))
 
     def pick(self, kind: Tensor, place: Tensor) -> Tensor:
         """Indices of samples of these classes; place in [0, 1) says which."""
         count = self.count[kind]
         return self.order[self.first[kind] + (place * count).long().clamp(max=count - 1)]
+
+
+def _kinds(samples: Labelled) -> np.ndarray:
+    """(N,) what is drawn evenly: the class; with several labels, which overlap, all samples are of one kind."""
+    return samples.targets if samples.targets.ndim == 1 else np.zeros(len(samples.targets), int)
+
+
+def _weigher(targets: np.ndarray, sizes: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """(B,) or (B, L) -> (B, K): the weight of each value in the loss, nought where a label is unknown.
+
+    With several labels, balanced as in scikit-learn's class_weight: n known / (values * n of this value).
+    """
+    if targets.ndim == 1:
+        return lambda some: nnf.one_hot(some, sizes[0]).float()
+    balance = []
+    for column, size in zip(targets.T, sizes, strict=True):
+        counts = np.array([(column == value).sum() for value in range(size)])
+        there = (counts > 0).sum()
+        balance.append(np.minimum(counts.sum() / np.maximum(counts * there, 1), HEAVIEST))
+    heavy = [torch.from_numpy(each.astype(np.float32)) for each in balance]
+
+    def weigh(some: Tensor) -> Tensor:
+        parts = []
+        for column, size, each in zip(some.T, sizes, heavy, strict=True):
+            known = ~column.isnan()
+            parts.append(nnf.one_hot(column.nan_to_num().long(), size) * each * known[:, None])
+        return torch.cat(parts, 1)
+
+    return weigh
+
+
+def _apart(log_probability: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Log-probabilities over all outputs -> over those of each label: what they share cancels."""
+    if len(sizes) == 1:
+        return log_probability
+    return torch.cat([nnf.log_softmax(part, 1) for part in log_probability.split(list(sizes), 1)], 1)
 
 
 def _draw(
@@ -183,11 +240,10 @@ def _draw(
 
 
 def _change(
-    arm: Arm, images: Tensor, targets: Tensor, classes: int, augmentation: Augmentation, seed: int, step: int
+    arm: Arm, images: Tensor, weights: Tensor, augmentation: Augmentation, seed: int, step: int
 ) -> tuple[Tensor, Tensor]:
     if arm.augment:
         images = augment(images, augmentation, generator(seed, step, 11))
-    weights = nnf.one_hot(targets, classes).float()
     if arm.mixing:
         random = np.random.default_rng((seed, step, 12))
         mix = arm.mixing[random.integers(len(arm.mixing))]
@@ -196,8 +252,8 @@ def _change(
 
 
 @torch.no_grad()
-def _classify(module: FeatureNet, images: np.ndarray, device: torch.device) -> np.ndarray:
+def _classify(module: FeatureNet, images: np.ndarray, device: torch.device, sizes: Sequence[int]) -> np.ndarray:
     module.eval()
     parts = torch.from_numpy(images).split(128)
     found = [module(part.to(device, memory_format=torch.channels_last))["log_probability"] for part in parts]
-    return torch.cat(found).float().cpu().numpy()
+    return _apart(torch.cat(found).float(), sizes).cpu().numpy()
