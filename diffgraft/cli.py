@@ -225,6 +225,9 @@ def generate(
         Path | None,
         typer.Option(help="Training data set: draw again what is not taken for its class, or not for real."),
     ] = None,
+    fits_text: Annotated[
+        Path | None, typer.Option(help="Training data set: draw again what fits its prompt less than real images do.")
+    ] = None,
     backend: BackendName = Backend.auto,
     overwrite: Overwrite = False,
     open_report: OpenReport = False,
@@ -238,7 +241,7 @@ def generate(
         made = module.generate(
             model, out, asked.labels, count, settings, text=asked.text, prompts=_lines(prompts), like=like,
             balance=balance, each=each, volume=volume, format=format, name=name, far_from=far_from,
-            reject_copies=reject_copies, faithful_to=faithful_to, backend=backend.value, overwrite=overwrite,
+            reject_copies=reject_copies, faithful_to=faithful_to, fits_text=fits_text, backend=backend.value, overwrite=overwrite,
             command=_command(), watch=step,
         )  # fmt: skip
     _say(f"{settings}; start sigma {made.start_sigma:.3g}")
@@ -278,7 +281,7 @@ def edit(
     strength: Annotated[float, typer.Option(help="In (0, 1]: how far up the noise goes.")] = 0.4,
     box: Annotated[
         list[str] | None,
-        typer.Option(help="Where to change, x0,y0,x1,y1 in pixels of the image in its file; repeat."),
+        typer.Option(help="Where to change, x0,y0,x1,y1 in pixels of the image in its file or in parts of 1; repeat."),
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="Grey picture, white where to change, grey where less.")] = None,
     region: Annotated[

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,10 @@ from toolkit.example import Annotation, Error, Example
 from toolkit.folder import hashed, trained_on
 from toolkit.methods.dataset_expansion import Expansion, judge
 
-__all__ = ["Distance", "distance", "faithful", "no_copies", "split"]
+__all__ = ["Distance", "distance", "faithful", "fits", "no_copies", "split"]
+
+LEAST_FITTING = 0.25
+"""Part of held-out real images that fit their prompts less than an image must that is kept."""
 
 MARGIN = 0.01
 """By how much a sample stays below the limit of its distance: resampled on the way to a file it comes a little nearer."""
@@ -93,6 +98,37 @@ def faithful(model: Model, data: str | Path) -> Gate:
     return Gate(
         "not faithful", judged, "Every image must be of its class and realistic, as the feature network sees it"
     )
+
+
+def fits(model: Model, domain: ModuleType, data: str | Path) -> Gate:
+    """The filter by likeness: an image fits its prompt as well as most held-out real images fit theirs.
+
+    Radford et al. 2021, arXiv:2103.00020: cosine of prompt and image, with the model's own text encoder and features; the
+    limit is the quantile LEAST_FITTING of held-out images of `data` under prompts composed of what they are labelled.
+    Errors: a model without a text encoder that was trained beside its features; images without a prompt.
+    """
+    likeness = model.likeness
+    if likeness is None:
+        raise Error(
+            "A filter by text needs a text encoder that was trained beside features; this model has none. Leave it out."
+        )
+
+    def cosines(images: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        return model.asnumpy(likeness(model.asarray(described(model, images)["features"]), texts))
+
+    _, unseen = split(model.meta, data)
+    told = [domain.caption(e.annotation, random.Random(n)) for n, e in enumerate(unseen)]
+    limit = float(np.quantile(cosines(np.stack([e.image for e in unseen]), told), LEAST_FITTING))
+
+    def judged(images: np.ndarray, rows: Sequence[Annotation]) -> Verdict:
+        texts = [row.text or "" for row in rows]
+        if not all(texts):
+            raise Error(
+                "A filter by text needs a prompt for every image; of some nothing is asked for. Set a text or labels."
+            )
+        return Verdict(cosines(images, texts) >= limit, np.full(len(images), math.nan))
+
+    return Gate("not its text", judged, f"Every image must fit its prompt (cosine of {limit:.2f} or more)")
 
 
 def split(meta: Any, data: str | Path) -> tuple[list[Example], list[Example]]:

@@ -80,6 +80,7 @@ def generate(
     far_from: str | Path | None = None,
     reject_copies: str | Path | None = None,
     faithful_to: str | Path | None = None,
+    fits_text: str | Path | None = None,
     backend: str = "auto",
     overwrite: bool = False,
     command: str = "",
@@ -97,7 +98,8 @@ def generate(
     "nifti", one volume sub-<name>_<contrast>.nii.gz with its sidecar; "dicom" and "dx", a data set folder that has every
     image as dicom/<id>.dcm too, Secondary Capture or DX; None is the domain's own. far_from: the data set
     of the training; see gates.Distance. reject_copies: the same, but only what the audit calls a copy is drawn again.
-    faithful_to: the same, what the feature network does not take for its class, or for real, is drawn again.
+    faithful_to: the same, what the feature network does not take for its class, or for real, is drawn again. fits_text:
+    the same, what fits its prompt less than most real images fit theirs is drawn again.
     watch(label, done, of) is called once an evaluation.
     Errors: labels the domain does not know, a model without these data, a place that no draw fills.
     """
@@ -121,12 +123,14 @@ def generate(
         rows = [dataclasses.replace(row, text=text or row.text) for row in rows]
     rows, beside = in_words(model, domain, rows, settings.seed), count if prompts or each is not None else None
     count = len(rows)
-    needed = [path for path in (model_path, like, far_from, reject_copies, faithful_to) if path is not None]
+    compared = (like, far_from, reject_copies, faithful_to, fits_text)
+    needed = [path for path in (model_path, *compared) if path is not None]
     with dataset.staged(out, overwrite, ("report.html",), needed) as folder:
         far = None if far_from is None else gates.distance(model, far_from)
         passes = [] if far is None else [far.gate()]
         passes += [] if reject_copies is None else [gates.no_copies(model, reject_copies)]
         passes += [] if faithful_to is None else [gates.faithful(model, faithful_to)]
+        passes += [] if fits_text is None else [gates.fits(model, domain, fits_text)]
         begun = time.monotonic()
         drawn = filled(model, domain, rows, settings, COHERENCE if volume else 0.0, passes, watch)
         images, near = drawn.images, drawn.similarity
@@ -257,7 +261,7 @@ def _check(
     takes = {"folders": "write", "dicom": "DICOM", "dx": "DICOM"}
     if format not in FORMATS or not hasattr(domain, takes.get(format, "read")):
         raise Error(
-            f"A format is one of {', '.join(FORMATS)}, folders for classes, dicom and dx for films; found '{format}'."
+            f"A format is one of {', '.join(FORMATS)}; folders need classes, dicom and dx films; found '{format}'."
         )
     if volume and not hasattr(domain, "series"):
         raise Error(
