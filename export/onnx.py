@@ -33,7 +33,7 @@ OPSET = 20
 """Runs in ONNX Runtime and builds in TensorRT in fp32; from opset 23 on TensorRT parses but does not build."""
 
 GIVEN = "given."
-"""Before the names of inputs while a graph is traced."""
+"""Before the names of inputs and outputs while a graph is traced."""
 
 SMALL = 64
 """Constants of fewer elements stay in the graph: they are shapes, epsilons and the like."""
@@ -158,27 +158,28 @@ def _trace(graph: _Graph) -> onnx.ModelProto:
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             graph.module.eval(), tuple(graph.inputs.values()), dynamo=True, external_data=False, opset_version=OPSET,
-            input_names=[GIVEN + name for name in graph.inputs], output_names=list(graph.outputs), dynamic_shapes=shapes, verbose=False,
-            optimize=graph.optimize,
+            input_names=[GIVEN + name for name in graph.inputs], output_names=[GIVEN + name for name in graph.outputs],
+            dynamic_shapes=shapes, verbose=False, optimize=graph.optimize,
         )  # fmt: skip
     assert program is not None
     model = program.model_proto
-    _name_inputs(model)
+    _name_ends(model)
     for value in [*model.graph.input, *model.graph.output]:
         if value.type.tensor_type.shape.dim[0].dim_param == "":
             raise Error(f"An exported graph has a dynamic batch; '{value.name}' came out fixed. Report this as a bug.")
     return model
 
 
-def _name_inputs(model: onnx.ModelProto) -> None:
-    """Give the inputs their names; what the exporter itself called so, as it calls a reshaping "view", makes way."""
-    names = {value.name: value.name.removeprefix(GIVEN) for value in model.graph.input}
+def _name_ends(model: onnx.ModelProto) -> None:
+    """Give inputs and outputs their names; what the exporter itself called so, as it calls a reshape "view", makes way."""
+    ends = [*model.graph.input, *model.graph.output]
+    names = {value.name: value.name.removeprefix(GIVEN) for value in ends}
     taken = {name: f"{name}.inner" for node in model.graph.node for name in node.output if name in names.values()}
     new = names | taken
     for node in model.graph.node:
         node.input[:] = [new.get(name, name) for name in node.input]
         node.output[:] = [new.get(name, name) for name in node.output]
-    for value in model.graph.input:
+    for value in ends:
         value.name = names[value.name]
 
 
