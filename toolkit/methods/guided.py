@@ -17,6 +17,7 @@ from toolkit.diffusion.model import Array, Denoise, Model
 from toolkit.diffusion.noise import Draws, Seeded
 from toolkit.diffusion.samplers import SAMPLERS, Sampler
 from toolkit.example import Error
+from toolkit.folder import clock_of
 from toolkit.settings import Sampling
 
 __all__ = [
@@ -72,9 +73,10 @@ def sampler(settings: Walk) -> Sampler:
 
 
 def sigmas(model: Model, settings: Walk, strength: float = 1.0) -> list[float]:
-    """The schedule from a strength in (0, 1] on the DDPM-linear clock, or from the highest level that was trained."""
+    """The schedule from a strength in (0, 1] on the model's own clock, or from the highest level that was trained."""
     spec = model.denoiser.spec
-    top = min(schedule.strength_to_sigma(strength), settings.sigma_max or spec.sigma_max, spec.sigma_max)
+    reached = schedule.strength_to_sigma(strength, clock_of(model.meta))
+    top = min(reached, settings.sigma_max or spec.sigma_max, spec.sigma_max)
     bottom = max(spec.sigma_min, min(SIGMA_MIN, top / 2))
     if top <= bottom:
         raise Error(

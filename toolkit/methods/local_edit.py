@@ -24,17 +24,28 @@ import numpy as np
 from scipy import ndimage
 
 from toolkit.diffusion import editing, guidance, schedule
-from toolkit.diffusion.model import Array, Denoise, Model
+from toolkit.diffusion.model import Array, Denoise, Identity, Model
 from toolkit.diffusion.noise import Draws
 from toolkit.evaluation.similarity import WINDOW, ssim
 from toolkit.example import Error
+from toolkit.folder import clock_of
 from toolkit.methods import guided
-from toolkit.methods.guided import Conditions, Walk
+from toolkit.methods.guided import BATCH, Conditions, Walk
 from toolkit.methods.method import Method
 
-__all__ = ["METHODS", "Change", "Edited", "LocalEdit", "change_outside", "edit", "inpaint", "invert"]
+__all__ = [
+    "METHODS", "Change", "Edited", "LocalEdit", "change_outside", "edit", "inpaint", "invert", "put_back", "reproduced",
+    "weighed",
+]  # fmt: skip
 
 METHODS = (
+    Method(
+        "SDEdit",
+        "Meng et al. 2021, arXiv:2108.01073",
+        "A real image noised to a strength, then denoised under another condition.",
+        "a conditional denoiser; an image",
+        "toolkit.diffusion.editing.sdedit; diffgraft edit MODEL INPUT OUT --procedure sdedit --region whole",
+    ),
     Method(
         "Differential Diffusion",
         "Levin & Fried 2023, arXiv:2306.00950",
@@ -54,12 +65,16 @@ METHODS = (
 
 @dataclass(frozen=True)
 class LocalEdit:
-    """Settings of `edit` and `inpaint`: the walk; feather in pixels; RePaint's jump length and passes."""
+    """Settings of `edit`, `invert` and `inpaint`: the walk; feather in pixels; RePaint's jump length and passes.
+
+    detail: what the codec of a latent model loses of an image, fine texture, is not counted as a change, but kept.
+    """
 
     walk: Walk = field(default_factory=Walk)
     feather: float = 2.0
     jump: int = 5
     resamples: int = 4
+    detail: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,10 +90,15 @@ class Change:
 
 @dataclass(frozen=True)
 class Edited:
-    """images (N, C, H, W), the outside put back. changes: of each image before that, by the model alone."""
+    """images (N, C, H, W), the outside put back. made: what the model alone answers; changes: measured on that.
+
+    moved (N, C, H, W): the change before it is weighed and added to the source, made - source, or less the codec's part.
+    """
 
     images: np.ndarray
     changes: tuple[Change, ...]
+    made: np.ndarray
+    moved: np.ndarray
 
 
 def edit(
@@ -93,14 +113,15 @@ def edit(
 ) -> Edited:
     """Every image (N, C, H, W) edited towards cond as much as its map says: strengths (N, H, W) in [0, 1], 0 keeps.
 
-    A strength is t / T of the clock, as everywhere; an image's walk starts at its strongest place. Errors: a map of
+    A strength is t / T of the model's clock, as everywhere; an image's walk starts at its strongest place. Errors: a map of
     another size than its image, or with no place to change.
     """
     _check(images, strengths)
     shape = model.denoiser.spec.shape
     values, place = np.unique(strengths, return_inverse=True)
     # One at a time: the top of a map must be the very number that its schedule begins with.
-    reached = [schedule.strength_to_sigma(float(s)) if s > 0 else 0.0 for s in values]
+    clock = clock_of(model.meta)
+    reached = [schedule.strength_to_sigma(float(s), clock) if s > 0 else 0.0 for s in values]
     levels = _pooled(np.array(reached)[place.reshape(strengths.shape)], shape)
 
     def change(denoise: Denoise, x: Array, sigmas: list[float], noise: Draws, rows: np.ndarray) -> Array:
@@ -109,7 +130,7 @@ def edit(
 
     strongest = strengths.max((1, 2))
     made = guided.apply(model, change, images, strongest, cond, null, settings.walk, indices, watch)
-    return _put_back(images, made, strengths > 0, settings)
+    return put_back(model, images, made, strengths > 0, settings)
 
 
 def invert(
@@ -139,7 +160,7 @@ def invert(
 
     strengths = np.full(len(images), strength)
     made = guided.apply(model, change, images, strengths, cond, null, settings.walk, indices, watch)
-    return _put_back(images, made, masks, settings)
+    return put_back(model, images, made, masks, settings)
 
 
 def inpaint(
@@ -167,7 +188,7 @@ def inpaint(
         )  # fmt: skip
 
     made = guided.apply(model, change, images, np.ones(len(images)), cond, null, settings.walk, indices, watch)
-    return _put_back(images, made, masks, settings)
+    return put_back(model, images, made, masks, settings)
 
 
 def change_outside(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> Change:
@@ -206,15 +227,31 @@ def _pooled(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return blocks.max(axis=(2, 4))[:, None].astype(np.float32)
 
 
-def _put_back(before: np.ndarray, made: np.ndarray, masks: np.ndarray, settings: LocalEdit) -> Edited:
+def put_back(model: Model, before: np.ndarray, made: np.ndarray, masks: np.ndarray, settings: LocalEdit) -> Edited:
+    """Images (N, C, H, W) with what was made of them inside their masks (N, H, W, boolean), bit by bit theirs outside."""
     changes = tuple(change_outside(*triple) for triple in zip(before, made, masks, strict=True))
-    weight = np.stack([_weight(mask, settings.feather) for mask in masks])[:, None]
-    blended = np.where(weight > 0, before + weight * (made - before), before)
-    return Edited(blended.astype(np.float32), changes)
+    weight = np.stack([weighed(mask, settings.feather) for mask in masks])[:, None]
+    moved = made - (reproduced(model, before) if settings.detail else before)
+    blended = np.where(weight > 0, np.clip(before + weight * moved, -1, 1), before)
+    return Edited(blended.astype(np.float32), changes, made, moved)
 
 
-def _weight(mask: np.ndarray, feather: float) -> np.ndarray:
+def reproduced(model: Model, images: np.ndarray) -> np.ndarray:
+    """Images (N, C, H, W) through the codec and back, unedited: what a latent model makes of them in any case."""
+    if isinstance(model.codec, Identity):
+        return images
+    parts = [images[n : n + BATCH] for n in range(0, len(images), BATCH)]
+    found = [model.asnumpy(model.codec.decode(model.codec.encode(model.asarray(part)))) for part in parts]
+    return np.clip(np.concatenate(found), -1, 1).astype(np.float32)
+
+
+def weighed(mask: np.ndarray, feather: float) -> np.ndarray:
     """(H, W) share of what was made: 0 outside, rising to 1 over `feather` pixels within the mask."""
-    if feather <= 0 or mask.all():
+    if feather <= 0 or mask.all() or not mask.any():
         return mask.astype(np.float32)
-    return np.clip(np.asarray(ndimage.distance_transform_edt(mask)) / (feather + 1), 0, 1).astype(np.float32)
+    # Only round the mask, which of a large film is a small part: the nearest place outside is never farther than its rim.
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    part = tuple(slice(max(at[0] - 1, 0), at[-1] + 2) for at in (rows, columns))
+    weight = np.zeros(mask.shape, np.float32)
+    weight[part] = np.clip(np.asarray(ndimage.distance_transform_edt(mask[part])) / (feather + 1), 0, 1)
+    return weight
