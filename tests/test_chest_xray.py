@@ -18,7 +18,7 @@ from PIL import Image
 from diffgraft.preparation import QUARANTINE, prepare
 from domains import chest_xray
 from domains.chest_xray import FILMS, SEXES, VIEWS, VOCABULARY
-from toolkit import dataset, labels, report_text
+from toolkit import labels, report_text
 from toolkit.example import Annotation, Error, Note
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

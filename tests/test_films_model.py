@@ -31,7 +31,7 @@ def data(tmp_path_factory) -> Path:
         for n in range(24):
             image = chance.normal(0, 0.2, (1, 32, 32)).astype(np.float32)
             image[..., 16:] += 0.5 * (n % 2)
-            known = {name: math.nan for name in chest_xray.VOCABULARY} | {
+            known = dict.fromkeys(chest_xray.VOCABULARY, math.nan) | {
                 "view": float(n % 4),
                 "effusion": float(n % 2),
             }

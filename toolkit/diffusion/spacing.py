@@ -91,7 +91,7 @@ def sigmas(config: Config, clock: Clock, steps: int) -> list[float]:
 
 
 def _known(config: Config) -> Scheduler:
-    name = config.get("_class_name")
+    name = str(config.get("_class_name"))
     if name not in SCHEDULERS:
         raise Error(
             f"A scheduler is one of {', '.join(SCHEDULERS)}; found {name}. "
