@@ -132,6 +132,9 @@ MOST_GAMMA = 1.7
 """The median of a film is put in the middle of the grey levels by a gamma of at most so much."""
 
 NO_FINDING = ("no finding", "normal")
+LATIN = "\u024f"
+"""The last letter of the Latin blocks of Unicode."""
+
 MOST_AGE = 120.0
 
 
@@ -189,6 +192,8 @@ def ask(words: Iterable[str], vocabulary: Vocabulary) -> Annotation:
         raise Error(f"A text is given once; found {len(told)}. Put everything into one.")
     known = labels.parse(vocabulary, [word for word in given if word not in told])
     text, removed = report_text.scrub(told[0].partition("=")[2]) if told else (None, [])
+    if text and any(letter.isalpha() and letter > LATIN for letter in text):
+        removed.append("Films are described in English; letters of another script tell a model nothing. Translate the text.")
     for line in removed:
         warnings.warn(line, Note, stacklevel=2)
     return Annotation(text, complete({**(understood(text) if text else {}), **known}, vocabulary))

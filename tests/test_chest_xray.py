@@ -176,6 +176,17 @@ def test_labels_that_are_set_win_over_the_text_and_an_empty_text_is_none_at_all(
         chest_xray.ask(["text=a", "text=b"], VOCABULARY)
 
 
+@pytest.mark.parametrize("text", ["胸腔积液", "انصباب جنبي", "плевральный выпот"])
+def test_a_text_in_another_script_is_noted_and_states_nothing(text: str) -> None:
+    with pytest.warns(Note, match="described in English"):
+        asked = chest_xray.ask([f"text={text}"], VOCABULARY)
+    assert asked.text == text and not asked.labels
+
+
+def test_a_text_in_another_language_with_latin_letters_is_taken_as_it_is() -> None:
+    assert chest_xray.ask(["text=Pleuraerguß"], VOCABULARY).text == "Pleuraerguß"
+
+
 @pytest.mark.parametrize("film", FILMS)
 def test_a_film_says_its_view_and_whether_it_is_normal(film: str) -> None:
     full = labels.spell(VOCABULARY, chest_xray.complete({"film": float(FILMS.index(film))}, VOCABULARY))
