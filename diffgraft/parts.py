@@ -189,11 +189,16 @@ def _denoiser_finishes(run: Run, learner: Any) -> None:
 # --------------------------------------------------------------------------------------------------------- classifier
 
 
-def _of_known_class(run: Run, loss: Loss) -> Seen:
+def _of_known_class(run: Run, loss: Loss, augmentation: Augmentation) -> Seen:
     samples, held_out = (b[b.target >= 0] for b in (run.samples, run.held_out))
     if len(samples.target.unique()) < 2:
         raise Error("A classifier needs images of two or more classes with a known label; found only one. Label more.")
-    return Seen(samples, held_out, loss, run.domain.AUGMENTATION)
+    return Seen(samples, held_out, loss, augmentation)
+
+
+def stronger(domain: ModuleType) -> Augmentation:
+    """How images for a feature network are changed: as the domain's others are, unless it says more."""
+    return getattr(domain, "STRONGER", domain.AUGMENTATION)
 
 
 def _classifier_shows(run: Run, seen: Seen, module: nn.Module) -> tuple[dict[str, Any], list[report.Block]]:
@@ -308,7 +313,7 @@ PARTS: Mapping[str, Part] = {
     ),
     "classifier": Part(
         plan=lambda plan: {"classes": len(plan.classes)},
-        see=lambda run: _of_known_class(run, losses.classification),
+        see=lambda run: _of_known_class(run, losses.classification, run.domain.AUGMENTATION),
         show=_classifier_shows,
     ),
     "codec": Part(
@@ -318,8 +323,12 @@ PARTS: Mapping[str, Part] = {
         finish=_codec_finishes,
     ),
     "features": Part(
-        plan=lambda plan: {"classes": len(plan.classes), "target": plan.domain.TARGET},
-        see=lambda run: _of_known_class(run, losses.naming),
+        plan=lambda plan: {
+            "classes": len(plan.classes),
+            "target": plan.domain.TARGET,
+            "augmentation": stronger(plan.domain),
+        },
+        see=lambda run: _of_known_class(run, losses.naming, stronger(run.domain)),
         show=_features_show,
     ),
     "text": Part(plan=_text_plan, see=_text_sees, show=_text_shows),
