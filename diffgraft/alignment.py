@@ -1,5 +1,5 @@
 """Do synthetic images show what was asked for? A classifier trained on real samples alone names their class, and that of
-held-out real ones beside them. Films with findings are told all of these at once: diffgraft.findings.
+held-out real ones beside them. Films with findings are told all of these at once: diffgraft.findings_alignment.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from diffgraft import classify_report, findings
-from diffgraft.classify import REAL_ARMS, REFERENCE, Watch, check, dump, output, protocol, settled
+from diffgraft import classify_report, findings_alignment
 from diffgraft.classify_result import Alignment
+from diffgraft.experiment import REAL_ARMS, REFERENCE, Watch, check, dump, output, protocol, settled
 from diffgraft.findings_result import Agreement
 from diffgraft.pools import arrays, families, read_real, with_findings
 from toolkit.evaluation import classification as scores
@@ -43,10 +43,10 @@ def alignment(
 
     fake, beside: as in `classify`; a generator may know the held-out samples, for the classifier does not. out, watch:
     likewise. label: None is the class of photographs, and of films every finding at once; fold: None is the one that the
-    domain keeps back. model: for findings, see `diffgraft.findings.alignment`.
+    domain keeps back. model: for findings, see `diffgraft.findings_alignment.alignment`.
     """
     if label is None and with_findings(Path(data)):
-        return findings.alignment(
+        return findings_alignment.alignment(
             data, fake, beside=beside, seeds=seeds, steps=steps, fold=fold, model=model, out=out, overwrite=overwrite,
             command=command, watch=watch, cache=cache,
         )  # fmt: skip

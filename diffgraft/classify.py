@@ -4,63 +4,26 @@ optimisation steps, each tested on the same real samples of the fold that is kep
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from diffgraft import classify_report
+from diffgraft import classify_report, findings
 from diffgraft.classify_result import Classification, Row, said
+from diffgraft.experiment import REAL_ARMS, REFERENCE, Watch, arms, check, dump, output, protocol, settled
 from diffgraft.findings_result import Gains
 from diffgraft.pools import Family, Real, arrays, families, read_real, strata, with_findings
-from toolkit import dataset
 from toolkit.evaluation import classification as scores
-from toolkit.evaluation.downstream import NETWORK, SETTINGS, Arm, Labelled, Outcome, train
+from toolkit.evaluation.downstream import SETTINGS, Arm, Labelled, Outcome, train
 from toolkit.example import Error, Example
-from toolkit.methods.mixing import cutmix, mixup
 from toolkit.settings import Training
 
-__all__ = [
-    "REAL_ARMS",
-    "REFERENCE",
-    "Classification",
-    "Row",
-    "arms",
-    "check",
-    "classify",
-    "dump",
-    "output",
-    "protocol",
-    "settled",
-]
-
-REFERENCE = "real + classical"
-Watch = Callable[[str, int, int], object]
-
-REAL_ARMS = (
-    Arm("real"),
-    Arm(REFERENCE, augment=True),
-    Arm("real + mixup/CutMix", mixing=(mixup, cutmix)),
-    Arm("real + classical + mixup/CutMix", augment=True, mixing=(mixup, cutmix)),
-)
-
-
-def arms(pool: str) -> tuple[Arm, ...]:
-    """The recipes of one synthetic pool, all with classical augmentation."""
-    return (
-        Arm(f"10 % {pool}", augment=True, pool=pool, share=0.1),
-        Arm(f"50 % {pool}", augment=True, pool=pool, share=0.5),
-        Arm(f"only {pool}", augment=True, pool=pool, share=1.0),
-        Arm(f"pretrained on {pool}", augment=True, pool=pool, pretrain=0.5),
-    )
+__all__ = ["Classification", "Row", "classify"]
 
 
 @dataclass(frozen=True)
@@ -101,8 +64,6 @@ def classify(
     """
     check(seeds, steps, shots)
     if label is None and with_findings(Path(data)):
-        from diffgraft import findings  # which is made of the parts below
-
         if any(shots):
             raise Error(
                 "Findings are learned from all films: of a few shots of each class there are none. Name one label: --label NAME"
@@ -129,19 +90,6 @@ def classify(
             shown = [real.test, *(next(iter(each.pools.values())).examples for each in pools)]
             classify_report.write(folder / "report.html", result, shown, label, command, time.monotonic() - begun)
     return result
-
-
-def check(seeds: int, steps: int, shots: Sequence[int]) -> None:
-    """Errors: no seed, no step, fewer than no shots."""
-    if seeds < 1 or steps < 1 or any(k < 0 for k in shots):
-        raise Error(
-            f"An experiment has one seed and one step or more, and shots from 0; found {seeds}, {steps}, {list(shots)}."
-        )
-
-
-def settled(steps: int, fold: int) -> Training:
-    """The settings of every training, seeds apart; a tenth of the steps at most is warm-up."""
-    return dataclasses.replace(SETTINGS, steps=steps, fold=fold, warmup=min(SETTINGS.warmup, -(-steps // 10)))
 
 
 # The experiment
@@ -250,28 +198,6 @@ def _rows(
     return tuple(rows)
 
 
-def protocol(real: Real, settings: Training, seeds: int, pools: Sequence[Family]) -> dict[str, Any]:
-    """What makes the figures readable, as plain values."""
-    return {
-        "real": str(real.root),
-        "label": real.label,
-        "test": f"{len(real.test)} samples of {len({e.group for e in real.test})} groups, fold {real.fold}; never trained on",
-        "training_samples": len(real.training(0, 0)),
-        "split": "by group, a function of its name (toolkit.dataset.fold_of)",
-        "few_shot_subsets": "toolkit.evaluation.split.few_shot(examples, label, k, seed, fold)",
-        "seeds": seeds,
-        "network": dataclasses.asdict(NETWORK) | {"kind": "ResNet, from scratch"},
-        "optimisation": {
-            "steps": settings.steps, "batch": settings.batch, "learning_rate": settings.learning_rate,
-            "warmup": settings.warmup, "weight_decay": settings.weight_decay, "precision": settings.precision,
-        },
-        "equal_terms": "steps, batch, network, first weights, schedule and the classes drawn are the same in all arms of a seed",
-        "augmentation": dataclasses.asdict(real.domain.AUGMENTATION),
-        "intervals": f"95 % bootstrap over groups and seeds, {scores.RESAMPLES} resamples; differences paired",
-        "pools": {each.name: each.facts for each in pools},
-    }  # fmt: skip
-
-
 def _warnings(rows: Sequence[Row], seeds: int) -> list[str]:
     found = []
     if any(row.generator.endswith("not stated") for row in rows):
@@ -291,18 +217,3 @@ def _warnings(rows: Sequence[Row], seeds: int) -> list[str]:
     if seeds < 3:
         found.append(f"{seeds} seed(s): intervals hardly cover what another seed would give. Take three or more.")
     return found
-
-
-def output(
-    out: str | Path | None, overwrite: bool, needed: Sequence[str | Path]
-) -> AbstractContextManager[Path | None]:
-    """The folder of the report, moved to its place when the block ends without an error; None for no report."""
-    if out is None:
-        return contextlib.nullcontext()
-    return dataset.staged(out, overwrite, ("metrics.json", "report.html"), needed)
-
-
-def dump(folder: Path, numbers: Mapping[str, Any]) -> None:
-    """Write metrics.json."""
-    text = json.dumps(numbers, indent=1, allow_nan=False)
-    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The tables, pictures and pages of diffgraft.findings."""
+"""The tables, pictures and pages of diffgraft.findings and diffgraft.findings_alignment."""
 
 from __future__ import annotations
 

@@ -38,7 +38,10 @@ DEFAULT = Sampling(sampler="dpmpp_2m", steps=20)
 COHERENCE = 0.9
 """The part of the noise's variance that the slices of a volume share."""
 
-FORMATS = ("images", "folders", "nifti", "dicom", "dx")
+FILMS = {"dicom": "sc", "dx": "dx"}
+"""Formats in which a film is a DICOM file too -> its kind; of domains that have them among FORMATS."""
+
+FORMATS = ("images", "folders", "nifti", *FILMS)
 
 
 @dataclass(frozen=True)
@@ -211,10 +214,10 @@ def put(
         return
     examples = list(examples)
     dataset.write(examples, folder, labels=to_json(vocabulary), **about)
-    if format in ("dicom", "dx"):
+    if format in FILMS:
         from toolkit.formats.dicom import synthetic
 
-        synthetic.write(examples, folder, "dx" if format == "dx" else "sc", labels=to_json(vocabulary))
+        synthetic.write(examples, folder, FILMS[format], labels=to_json(vocabulary))
 
 
 def _rows(
@@ -258,8 +261,8 @@ def _check(
     format: str,
     name: str,
 ) -> None:
-    takes = {"folders": "write", "dicom": "DICOM", "dx": "DICOM"}
-    if format not in FORMATS or not hasattr(domain, takes.get(format, "read")):
+    own = {"folders": hasattr(domain, "write"), **{name: name in getattr(domain, "FORMATS", ()) for name in FILMS}}
+    if format not in FORMATS or not own.get(format, True):
         raise Error(
             f"A format is one of {', '.join(FORMATS)}; folders need classes, dicom and dx films; found '{format}'."
         )

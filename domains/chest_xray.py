@@ -3,9 +3,8 @@
     ROOT/**/*.dcm, or files that are DICOM by their content        view, sex and age as the file states them
     ROOT/metadata.csv or labels.csv      filename and any of patient_id, view, findings, text, sex, age
 
-A film is its largest central square, as wide as its grey levels are: the darkest and the brightest 0.5 % are clipped and
-the median has one level, because films of different sources have no window in common. Findings are read from the text
-(`toolkit.report_text`) and from the column findings; what neither states is unknown, not absent.
+What a model sees of a file is said in `toolkit.formats.films`. Findings are read from the text (`toolkit.report_text`) and
+from the column findings; what neither states is unknown, not absent.
 
     fields  text (tokens, width), view, sex (an index, or their number for not stated), age in centuries and age_known
 """
@@ -14,31 +13,27 @@ from __future__ import annotations
 
 import math
 import random
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from toolkit import labels, report_text, transforms
+from toolkit import labels, report_text
 from toolkit.diffusion.model import TEXT, Field
-from toolkit.example import Annotation, Error, Example, Note, Provenance
-from toolkit.formats import folders
-from toolkit.formats.dicom.film import film
+from toolkit.example import Annotation, Error, Example, Note
+from toolkit.formats import films, folders
+from toolkit.formats.films import given_back, grid, sources
 from toolkit.formats.folders import Aside
 from toolkit.labels import Range, Vocabulary
-from toolkit.photograph import SUFFIXES, photograph
 from toolkit.report_text import Statement
 from toolkit.report_text.lexicon import IMPLIES
 from toolkit.settings import Augmentation, Network, Training
 
 __all__ = [
-    "AUGMENTATION", "CLOCK", "LABELS", "LATENT_CHANNELS", "NOTICE", "PRESETS", "SIZE", "STRONGER", "TARGET", "UNITS", "VIEWS",
-    "VOCABULARY", "Grid", "altered", "ask", "caption", "complete", "composed", "condition", "fields", "given_back", "grid", "one",
+    "AUGMENTATION", "CLOCK", "FORMATS", "LABELS", "LATENT_CHANNELS", "NOTICE", "PRESETS", "SIZE", "STRONGER", "TARGET", "UNITS", "VIEWS",
+    "VOCABULARY", "altered", "ask", "caption", "complete", "composed", "condition", "fields", "given_back", "grid", "one",
     "read", "sources", "understood", "vocabulary",
 ]  # fmt: skip
 
@@ -51,6 +46,9 @@ UNITS = ("films", "patients")
 NOTICE = "Research use only. Not a medical device."
 """What every report of this domain says."""
 
+FORMATS = ("dicom", "dx")
+"""What `generate` writes beside pictures, if it is asked to."""
+
 VIEWS = ("PA", "AP", "AP Supine", "L")
 SEXES = ("F", "M")
 NORMAL = "normal"
@@ -59,7 +57,6 @@ NORMAL = "normal"
 ILLNESSES = tuple(name for name in report_text.FINDINGS if name not in (NORMAL, "device"))
 """Findings that make a film abnormal; a tube or a line alone does not."""
 
-DICOM = (".dcm", ".dicom")
 FOLD = 1
 """Of the public films that the starter model is trained on this keeps back 77 of 356."""
 
@@ -133,10 +130,6 @@ PRESETS = {
 }  # fmt: skip
 """Part -> preset -> network and training, to be trained in this order. Measured on two CPU cores; see the model card."""
 
-MIDDLE = 0.5
-MOST_GAMMA = 1.7
-"""The median of a film is put in the middle of the grey levels by a gamma of at most so much."""
-
 NO_FINDING = ("no finding", "normal")
 LATIN = "\u024f"
 """The last letter of the Latin blocks of Unicode."""
@@ -162,8 +155,7 @@ def read(
     value. aside(name, reason) is told of a file that cannot be used, and the rest is read; without it that is an Error.
     watch(done, of) is called once a file. What was taken out of texts is warned of at the end, one line a kind.
     """
-    side, found = _side(size), _rows(Path(root), aside)
-    found = _wanted(found, only)
+    side, found = films.side(size), films.wanted(films.rows(Path(root), aside), only)
     scrubbed: dict[str, int] = {}
     for number, row in enumerate(found, 1):
         watch(number, len(found))
@@ -199,7 +191,9 @@ def ask(words: Iterable[str], vocabulary: Vocabulary) -> Annotation:
     known = labels.parse(vocabulary, [word for word in given if word not in told])
     text, removed = report_text.scrub(told[0].partition("=")[2]) if told else (None, [])
     if text and any(letter.isalpha() and letter > LATIN for letter in text):
-        removed.append("Films are described in English; letters of another script tell a model nothing. Translate the text.")
+        removed.append(
+            "Films are described in English; letters of another script tell a model nothing. Translate the text."
+        )
     for line in removed:
         warnings.warn(line, Note, stacklevel=2)
     return Annotation(text, complete({**(understood(text) if text else {}), **known}, vocabulary))
@@ -269,11 +263,7 @@ def composed(chance: random.Random) -> str:
 
 def one(path: Path, size: tuple[int, int] = (SIZE, SIZE)) -> Example:
     """A single film, DICOM or picture, as its file states it."""
-    return _film(_single(path), size[0])[0]
-
-
-def _single(path: Path) -> _Row:
-    return _Row(path.name, path, folders.clean(path.stem) or "film", {})
+    return _film(films.single(path), size[0])[0]
 
 
 # ------------------------------------------------------------------------------------------------------------ edits
@@ -348,132 +338,20 @@ def _changed(known: Mapping[str, float], said: Mapping[str, float]) -> tuple[dic
     return own, report_text.settled(after)
 
 
-# ------------------------------------------------------------------------------------------------------------ the way back
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A film as its file shows it, and the square of it that a model sees: the way back of a change.
-
-    pixels: (H, W) in [0, 1]. box: (top, left, height, width) of the square. curve: what `_shown` is given.
-    """
-
-    pixels: np.ndarray
-    box: tuple[int, int, int, int]
-    curve: tuple[float, float, float]
-
-
-def sources(root: Path) -> dict[str, Path]:
-    """The file of every film below a folder, or of a film itself, by the id that `read` or `one` gives it."""
-    return {row.id: row.path for row in (_rows(root, lambda *_: None) if root.is_dir() else [_single(root)])}
-
-
-def grid(path: Path, side: int) -> Grid:
-    """A film on its own grid. side: of the model's square, whose grey levels the curve was taken from."""
-    pixels = _pixels(path)[0]
-    return Grid(pixels, _place(pixels.shape), _curve(_square(pixels, side)))
-
-
-def given_back(grid: Grid, change: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """A film with a change of its square, (side, side) in units of an image, added to its own pixels: (H, W) in [0, 1].
-
-    weight: (H, W) part of the change that each pixel takes; where it is 0 the pixel is that of the film, bit by bit.
-    Fine texture stays: what is added is the change alone, and beyond the ends of the curve grey levels move in parallel.
-    """
-    low, high, gamma = grid.curve
-    moved = transforms.unfit(change, grid.box, grid.pixels.shape, 0.0) * weight
-    where = moved != 0
-    before = _shown(grid.pixels[where], *grid.curve)
-    after = np.clip(before + moved[where], -1, 1)
-    given = grid.pixels.copy()
-    given[where] += (high - low) * (((after + 1) / 2) ** (1 / gamma) - ((before + 1) / 2) ** (1 / gamma))
-    return np.clip(given, 0, 1)
-
-
 # -------------------------------------------------------------------------------------------------------------- files
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One file and what a table says of it, column -> text."""
-
-    name: str
-    path: Path
-    id: str
-    words: Mapping[str, str]
-
-
-def _rows(root: Path, aside: Aside | None) -> list[_Row]:
-    """The files of a table, or every DICOM file and picture below a folder."""
-    if not root.is_dir():
-        raise Error(f"Films lie in a folder; '{root}' is none. Check the path.")
-    if any((root / name).is_file() for name in folders.TABLES):
-        listed = folders.rows(root, aside, (*SUFFIXES, *DICOM))
-        return [_Row(row.name, row.path, row.id, row.words) for row in listed]
-    found: list[_Row] = []
-    taken: set[str] = set()
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root).as_posix()
-        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(root).parts):
-            continue
-        if not (path.suffix.lower() in SUFFIXES or _is_dicom(path)):
-            folders.tell(aside, name, "A film is a DICOM file or a picture; this file is neither. Leave it out.")
-            continue
-        stem = folders.clean(name.rpartition(".")[0].replace("/", "-") or name) or "film"
-        ident, number = stem[:150], 2
-        while ident in taken:
-            ident, number = f"{stem[:150]}-{number}", number + 1
-        taken.add(ident)
-        found.append(_Row(name, path, ident, {}))
-    if not found:
-        raise Error(f"Films are DICOM files, or pictures beside a metadata.csv; '{root}' holds none.")
-    return found
-
-
-def _is_dicom(path: Path) -> bool:
-    """By its name or its content: a PACS exports files without a suffix."""
-    if path.suffix.lower() in DICOM:
-        return True
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def _wanted(found: Sequence[_Row], only: Sequence[str]) -> list[_Row]:
-    """The rows whose columns have one of the values asked for."""
-    allowed: dict[str, set[str]] = {}
-    for word in only:
-        name, equals, value = (part.strip() for part in word.partition("="))
-        if not equals:
-            raise Error(f"--only takes NAME=VALUE with the name of a column; found '{word}'.")
-        allowed.setdefault(name.lower(), set()).add(value.lower())
-    kept = [row for row in found if all(row.words.get(k, "").lower() in values for k, values in allowed.items())]
-    if not kept:
-        raise Error(f"A data set needs one film or more; {' and '.join(only)} leaves none of {len(found)}.")
-    return kept
-
-
-def _film(row: _Row, side: int) -> tuple[Example, list[str]]:
+def _film(row: films.Row, side: int) -> tuple[Example, list[str]]:
     """A film as an Example, and what was taken out of its text."""
     words = row.words
-    pixels, known, patient, mark = _pixels(row.path)
+    pixels, known, patient, mark = films.opened(row.path)
     text, removed = report_text.scrub(words.get(TEXT, ""))
     said = understood(text) | _stated({**known, **words})
     named = {name: said.get(name, math.nan) for name in VOCABULARY}
-    image = _levels(_square(pixels, side))[None]
+    image = films.levels(films.square(pixels, side))[None]
     group = words.get("patient_id") or words.get("group") or patient or row.id
     annotation = Annotation(text or None, {**named, **complete(said, VOCABULARY)})
     return Example(row.id, image, annotation, group, provenance=mark), removed
-
-
-def _pixels(path: Path) -> tuple[np.ndarray, dict[str, str], str, Provenance | None]:
-    """(H, W) grey levels in [0, 1], what a DICOM file states, its key of the patient, and the mark of what was made."""
-    if path.suffix.lower() in SUFFIXES:
-        picture, mark = photograph(path)
-        return (picture.mean(0) + 1) / 2, {}, "", mark
-    source = film(path)
-    known = {"view": source.view, "sex": source.sex, "age": "" if math.isnan(source.age) else f"{source.age:g}"}
-    mark = Provenance("synthetic", "unknown", "unknown") if source.synthetic else None
-    return source.pixels, known, source.patient, mark
 
 
 def _stated(words: Mapping[str, str]) -> dict[str, float]:
@@ -504,49 +382,3 @@ def _state(known: Mapping[str, float]) -> str:
     if known.get(NORMAL) == 0.0 or any(known.get(name) == 1.0 for name in ILLNESSES):
         return "abnormal"
     return ""
-
-
-def _square(pixels: np.ndarray, side: int) -> np.ndarray:
-    """The central square of (H, W), resampled to (side, side), antialiased."""
-    top, left, size, _ = _place(pixels.shape)
-    square = Image.fromarray(pixels[top : top + size, left : left + size].astype(np.float32))
-    return np.asarray(square.resize((side, side), Image.Resampling.LANCZOS))
-
-
-def _place(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of the largest central square of a film. Errors: one of next to no pixels."""
-    size = min(shape)
-    if size < 16:
-        raise Error(f"A film has 16 rows and columns or more; this one has {shape[1]} x {shape[0]}.")
-    top, left = ((total - size) // 2 for total in shape)
-    return top, left, size, size
-
-
-def _levels(pixels: np.ndarray) -> np.ndarray:
-    """Grey levels of any window to [-1, 1]: clipped at the ends, the median in the middle.
-
-    Errors: a film without any contrast.
-    """
-    return _shown(pixels, *_curve(pixels)).astype(np.float32)
-
-
-def _curve(pixels: np.ndarray) -> tuple[float, float, float]:
-    """What `_levels` does to a film: darkest and brightest grey, and the gamma between them."""
-    low, high = (float(end) for end in np.quantile(pixels, (0.005, 0.995)))
-    if high - low < 1e-4:
-        raise Error("A film has light and dark places; this one has one grey level. Leave it out.")
-    scaled = np.clip((pixels - low) / (high - low), 0, 1)
-    middle = float(np.clip(np.median(scaled), 1e-3, 1 - 1e-3))
-    return low, high, float(np.clip(math.log(MIDDLE) / math.log(middle), 1 / MOST_GAMMA, MOST_GAMMA))
-
-
-def _shown(pixels: np.ndarray, low: float, high: float, gamma: float) -> np.ndarray:
-    """Grey levels in [0, 1] as those of an image in [-1, 1]."""
-    return np.clip((pixels - low) / (high - low), 0, 1) ** gamma * 2 - 1
-
-
-def _side(text: str) -> int:
-    match = re.fullmatch(r"\s*(\d{2,4})(?:\s*x\s*(\d{2,4}))?\s*", text.lower())
-    if not match or match[2] not in (None, match[1]) or int(match[1]) % 8 or not 32 <= int(match[1]) <= 1024:
-        raise Error(f"A film is square, WIDTHxHEIGHT of 32 to 1024 in steps of 8, such as 128x128; found '{text}'.")
-    return int(match[1])

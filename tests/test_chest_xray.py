@@ -20,6 +20,7 @@ from domains import chest_xray
 from domains.chest_xray import FILMS, SEXES, VIEWS, VOCABULARY
 from toolkit import labels, report_text
 from toolkit.example import Annotation, Error, Note
+from toolkit.formats import films
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 real_films = pytest.mark.skipif(not (DATA / "cxr").is_dir(), reason="no real films beside the checkout (../shared)")
@@ -147,10 +148,10 @@ def test_a_film_is_square(tmp_path: Path, size: str, fits: bool) -> None:
 def test_grey_levels_do_not_depend_on_the_window_of_the_source(low: float, width: float, gamma: float) -> None:
     """Of any film: the same film with another window comes out the same, with its order of grey levels kept."""
     source = np.random.default_rng(1).beta(2, 2, (64, 64))
-    one, other = (chest_xray._levels(p) for p in (source, low + width * source))
+    one, other = (films.levels(p) for p in (source, low + width * source))
     assert np.allclose(one, other, atol=2e-3) and one.min() == -1 and one.max() == 1
     assert abs(float(np.median(one))) < 0.02
-    curved = chest_xray._levels(source**gamma)
+    curved = films.levels(source**gamma)
     inside = (np.abs(one) < 0.99) & (np.abs(curved) < 0.99)
     order = np.argsort(one[inside])
     assert (np.diff(curved[inside][order]) >= -1e-4).all()

@@ -12,7 +12,8 @@ import pytest
 
 from diffgraft import pools
 from diffgraft.alignment import alignment
-from diffgraft.classify import REAL_ARMS, arms, classify
+from diffgraft.classify import classify
+from diffgraft.experiment import REAL_ARMS, arms
 from diffgraft.pools import families, read_real
 from toolkit import dataset
 from toolkit.evaluation.split import few_shot

@@ -162,6 +162,19 @@ def test_every_arm_tells_several_labels(arm):
     assert sum(found.drawn.values()) == 8 * 8
 
 
+def test_of_several_labels_a_sample_of_a_pool_brings_its_own():
+    """A pool of discs of the third colour alone: whatever real sample it stands for, its targets are its own."""
+    seen = []
+
+    def spy(images, weights, random):
+        seen.append(weights > 0)
+        return images, weights
+
+    third = Labelled(POOL.images[POOL.targets == 2], POOL.targets[POOL.targets == 2])
+    run_several(several(REAL), several(third), Arm("spy", mixing=(spy,), pool="made", share=1.0))
+    assert (np.concatenate(seen) == [False, False, True, True, False]).all()
+
+
 def test_an_unknown_label_costs_nothing():
     """With one label unknown throughout, its outputs stay where they began and the other is told as by itself."""
     both, one = several(POOL), several(POOL)

@@ -27,6 +27,7 @@ from toolkit.diffusion.schedule import described
 from toolkit.example import Annotation, Error
 from toolkit.folder import clock_of
 from toolkit.formats.dicom.film import film
+from toolkit.formats.films import shown, square
 from toolkit.methods import da_fusion, guided, local_edit, text_edit
 from toolkit.methods.guided import Walk
 from toolkit.methods.local_edit import LocalEdit
@@ -209,13 +210,13 @@ def test_a_change_comes_back_as_what_it_was_and_nothing_else_moves(tmp_path: Pat
     assert np.array_equal(given[weight == 0], grid.pixels[weight == 0])
     assert np.array_equal(chest_xray.given_back(grid, 0 * change, weight), grid.pixels)
     # as the model sees it, with the levels of the film that it came from, the change is there
-    after = chest_xray._shown(chest_xray._square(given, 64), *grid.curve)
+    after = shown(square(given, 64), *grid.curve)
     middle = (slice(24, 40), slice(24, 40))
     assert np.abs((after - before) - change)[middle].mean() < 0.05 * np.abs(change)[middle].mean()
     assert np.abs(change)[middle].max() > 0.08
     # the texture is that of the film, in the grey levels that the change was made in
     part = (slice(100, 150), slice(130, 190))
-    seen = [chest_xray._shown(pixels[part], *grid.curve) for pixels in (grid.pixels, given)]
+    seen = [shown(pixels[part], *grid.curve) for pixels in (grid.pixels, given)]
     assert np.abs(np.diff(seen[1] - seen[0], 2)).mean() < 0.1 * np.abs(np.diff(seen[0], 2)).mean()
 
 

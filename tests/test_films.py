@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffgraft import findings, subgroups
+from diffgraft import findings_alignment, subgroups
 from diffgraft.alignment import alignment
-from diffgraft.classify import REAL_ARMS, arms, classify
+from diffgraft.classify import classify
 from diffgraft.distribution import distribution
+from diffgraft.experiment import REAL_ARMS, arms
 from diffgraft.findings_result import Told
 from diffgraft.pools import FINDING, families, read_films, with_findings
 from domains import chest_xray
@@ -223,7 +224,7 @@ def test_copies_of_training_films_that_are_told_too_well_are_said():
         return Told(9, 9, (), (), Interval(value, value - 0.05, value + 0.05))
 
     def said(real: float, made: float) -> list[str]:
-        return findings._doubts({"held-out real": told_as(real), "synthetic": told_as(made)}, "synthetic", [])
+        return findings_alignment._doubts({"held-out real": told_as(real), "synthetic": told_as(made)}, "synthetic", [])
 
     assert any("diffgraft audit" in line for line in said(0.74, 0.99))
     assert not said(0.74, 0.78) and not said(0.74, 0.6)
@@ -330,7 +331,9 @@ def test_a_distribution_of_films_is_told_by_parts(real, model, tmp_path):
 
 def test_an_alignment_with_a_model_tells_how_far_each_part_is(real, model, tmp_path):
     fake = write(tmp_path / "fake", made(60), trained_on=[])
-    found = findings.alignment(real, fake, model=model, seeds=1, steps=2, crossed=False, out=tmp_path / "report")
+    found = findings_alignment.alignment(
+        real, fake, model=model, seeds=1, steps=2, crossed=False, out=tmp_path / "report"
+    )
     part = {each.name: each for each in found.parts}["all"]
     assert part.distance.fake == 60 and part.distance.kid is not None and part.distance.floor is not None
     assert "real, cross-validated" not in found.sets and not found.likeness
@@ -370,18 +373,18 @@ def test_films_that_fit_their_texts_are_told_from_those_that_do_not(real):
         ]
         for name, shift in (("right", 0), ("wrong", 1))
     }
-    found = findings._likeness(films, sets, reading(0.0), lambda *_: None)
+    found = findings_alignment._likeness(films, sets, reading(0.0), lambda *_: None)
     assert found["right"].own.value == 1 and found["right"].shuffled.value == 0 and found["right"].ahead.value == 1
     assert found["wrong"].own.value == 0 and found["wrong"].ahead.value == pytest.approx(0.25, abs=0.08)
-    blurred = findings._likeness(films, sets, reading(0.8), lambda *_: None)["right"]
+    blurred = findings_alignment._likeness(films, sets, reading(0.8), lambda *_: None)["right"]
     assert 0.5 < blurred.ahead.low < blurred.ahead.value < 0.95 and blurred.pairs == 90
     same = {"same": [dataclasses.replace(e, annotation=Annotation("kind 0")) for e in sets["right"]]}
-    assert findings._likeness(films, same, reading(0.0), lambda *_: None) == {}
+    assert findings_alignment._likeness(films, same, reading(0.0), lambda *_: None) == {}
 
 
 def test_a_text_is_compared_with_another_films_words():
     import random
 
     texts = ["a", "b", "a", "c"]
-    drawn = {findings._other(texts, 0, random.Random(n)) for n in range(50)}
+    drawn = {findings_alignment._other(texts, 0, random.Random(n)) for n in range(50)}
     assert drawn == {"b", "c"}

@@ -236,7 +236,7 @@ def test_a_prompt_that_is_too_long_is_cut_and_said_to_be(root, whole):
     long = "pleural effusion " * 60
     wanted = whole.tokenizer([long], padding="max_length", truncation=True, return_tensors="pt").input_ids
     tokens = pipeline.read_tokenizer(root, 77)
-    with pytest.warns(UserWarning, match=r"at most 75 tokens; 1 of 2 had more"):
+    with pytest.warns(UserWarning, match=r"at most 75 tokens"):
         found = tokens([long, "short"])
     assert found[0].tolist() == wanted[0].tolist()
 

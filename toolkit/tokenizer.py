@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.example import Error
+from toolkit.example import Error, Note
 
 __all__ = ["END", "FILE", "START", "Tokenizer", "of", "open", "train"]
 
@@ -43,16 +43,14 @@ class Tokenizer:
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         end = self.body.token_to_id(END)
         ids = np.full((len(texts), self.length), self.body.token_to_id(self.pad), np.int64)
-        lost = 0
+        lost = False
         for row, text in enumerate(texts):
             found = self.body.encode(text).ids
             if len(found) > self.length:
-                lost, found = lost + 1, [*found[: self.length - 1], end]
+                lost, found = True, [*found[: self.length - 1], end]
             ids[row, : len(found)] = found
         if lost and self.cut is not None:
-            self.cut(
-                f"A prompt has at most {self.length - 2} tokens; {lost} of {len(texts)} had more and lost their end."
-            )
+            self.cut(f"A prompt has at most {self.length - 2} tokens; a longer one lost its end.")
         return ids
 
     def save(self, path: Path) -> None:
@@ -62,7 +60,12 @@ class Tokenizer:
         self.body.no_padding()
 
 
-def open(root: str | os.PathLike[str], length: int, cut: Callable[[str], object] | None = warnings.warn) -> Tokenizer:
+def _noted(line: str) -> None:
+    """Tell the user by a warning, which is shown once however many prompts are cut."""
+    warnings.warn(line, Note, stacklevel=3)
+
+
+def open(root: str | os.PathLike[str], length: int, cut: Callable[[str], object] | None = _noted) -> Tokenizer:
     """The tokenizer of a model folder. Errors: none there, a damaged file, the library missing."""
     path = Path(root) / FILE
     try:
@@ -85,7 +88,7 @@ def open(root: str | os.PathLike[str], length: int, cut: Callable[[str], object]
 
 def of(
     vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], length: int, pad: str = END,
-    cut: Callable[[str], object] | None = warnings.warn,
+    cut: Callable[[str], object] | None = _noted,
 ) -> Tokenizer:  # fmt: skip
     """CLIP's tokenizer of a known vocabulary. pad: what follows the end; Stable Diffusion 2 has "!" there."""
     from tokenizers import models

@@ -235,7 +235,9 @@ def _draw(
     images, targets = real.images[index], real.targets[index]
     if synthetic.any():
         other = sources[pool]
-        images[synthetic] = other.images[other.pick(kind, place)[synthetic]]
+        chosen = other.pick(kind, place)[synthetic]
+        # Of several labels a pool's sample has its own; of one label the kind is the target, and these are the same.
+        images[synthetic], targets[synthetic] = other.images[chosen], other.targets[chosen]
     return images, targets, int(synthetic.sum())
 
 

@@ -26,7 +26,7 @@ from transformers import CLIPTextModel
 from toolkit import pipeline_folder, tokenizer
 from toolkit.diffusion import schedule
 from toolkit.diffusion.model import TEXT, Model
-from toolkit.example import Error
+from toolkit.example import Error, Note
 from toolkit.folder import spec_of
 from toolkit.networks import folder, pretrained
 from toolkit.networks.preconditioning import PARAMETERISATIONS, Preconditioned, stepped
@@ -50,6 +50,7 @@ def open(
     if schedule.described(**meta["clock"]).capped:
         warnings.warn(
             f"The training of {root} ended in pure noise, at a sigma above {schedule.SIGMA_CAP:g}, which is taken for it.",
+            Note,
             stacklevel=2,
         )
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
