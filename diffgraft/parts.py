@@ -127,7 +127,10 @@ def _denoiser_sees(run: Run) -> Seen:
     count, unseen = len(run.samples.image), len(run.held_out.image)
     told = [caption for number in range(variants) for caption in _captions(run, run.annotations[:count], number)]
     asked = ["", *told, *_captions(run, run.annotations[count:], 0)]
-    samples.cond[TEXT], held_out.cond[TEXT] = torch.arange(1, 1 + len(told)), torch.arange(unseen) + 1 + len(told)  # type: ignore[index]
+    rows = torch.arange(1, len(asked)).split([len(told), unseen])
+    samples, held_out = (
+        Batch(b.image, {**b.cond, TEXT: r}, b.target) for b, r in zip((samples, held_out), rows, strict=True)
+    )
     return Seen(
         samples, held_out, losses.denoising, Augmentation(), decode, partial(language.Prompted, *_table(run, asked))
     )
