@@ -361,12 +361,19 @@ def counterfactual(
 
     from diffgraft import counterfactual as module
     from diffgraft import models
+    from toolkit.example import Error
 
     asked = {
         "strengths": tuple(strength) if strength else None, "steps": steps, "sampler": sampler, "guidance": guidance,
         "classifier_guidance": classifier_guidance, "guidance_low": guidance_low, "mirror": mirror, "seed": seed,
     }  # fmt: skip
-    preset = models.domain_of(model).QUALITY[quality]
+    domain = models.domain_of(model)
+    if not hasattr(domain, "QUALITY"):
+        raise Error(
+            f"A counterfactual is of scans with a healthy class, brain_mri; {model} is of another domain, "
+            f"{models.meta(model)['domain']}. Change its images with: diffgraft edit {model} INPUT OUT"
+        )
+    preset = domain.QUALITY[quality]
     settings = dataclasses.replace(preset, **{k: v for k, v in asked.items() if v is not None})
     with _progress() as step:
 
@@ -688,8 +695,8 @@ def _lines(path: Path | None) -> list[str]:
         return []
     try:
         found = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError as problem:
-        raise Error(f"Prompts stand in a text file in UTF-8; {path} is not: {problem}. Save it as such.") from problem
+    except (OSError, UnicodeDecodeError) as problem:
+        raise Error(f"Prompts stand in a text file in UTF-8; {path} is none: {problem}. Check the path.") from problem
     if not found:
         raise Error(f"Prompts stand in a text file, one a line; {path} has none. Write one or more.")
     return found

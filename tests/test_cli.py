@@ -63,6 +63,7 @@ def files(tmp_path_factory, model) -> dict[str, Path]:
     (root / "full").mkdir()
     (root / "full" / "thesis").touch()
     return {
+        "FILMS": Path(__file__).resolve().parents[1] / "models" / "chest_xray",
         "SCAN": heads.save(root / "a_flair.nii.gz", heads.head()[0]), "MODEL": model, "TEXT": root / "notes.txt",
         "FAKE": root / "fake_flair.nii.gz", "FULL": root / "full", "NOWHERE": root / "nowhere", "EMPTY": root / "nothing",
     }  # fmt: skip
@@ -96,6 +97,16 @@ MISTAKES = {
     "prepare abdomen_ct SCAN OUT": "found 'abdomen_ct'",
     "prepare brain_mri FULL OUT": "'FULL' holds none",
     "export NOWHERE": "has none. Train one",
+    "export FILMS --to diffusers": "needs a new one",
+    "export FILMS --to coreml": "onnx or diffusers",
+    "counterfactual FILMS SCAN OUT": "scans with a healthy class",
+    "generate FILMS OUT --format folders": "folders need classes",
+    "generate FILMS OUT --set finding=effusion": "one of view, sex, age",
+    "generate FILMS OUT --set text=a --set text=b": "given once",
+    "generate FILMS OUT --prompts NOWHERE": "text file in UTF-8",
+    "generate FILMS OUT --prompts TEXT --each view": "Prompts are the texts",
+    "generate MODEL OUT --format dicom": "dicom and dx films",
+    "edit FILMS SCAN OUT --set text=effusion --region whole": "DICM at byte 128",
     "invent": "No such command 'invent'",
 }
 
