@@ -129,8 +129,8 @@ def test_what_cannot_be_asked_is_refused(real, tmp_path):
 
 def test_one_label_of_films_is_still_told_by_itself(real, tmp_path):
     fake = write(tmp_path / "made", made(), trained_on=[])
-    found = alignment(real, fake, label="view", seeds=1, steps=30)
-    assert found.names == ("PA", "L") and found.balanced["held-out real"].value > 0.8
+    found = alignment(real, fake, label="view", seeds=1, steps=60)
+    assert found.names == ("PA", "L") and found.balanced["held-out real"].value > 0.7
 
 
 # Alignment
