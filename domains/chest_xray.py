@@ -131,6 +131,9 @@ PRESETS = {
 """Part -> preset -> network and training, to be trained in this order. Measured on two CPU cores; see the model card."""
 
 NO_FINDING = ("no finding", "normal")
+UNSTATED = ("todo", "unknown", "none stated", "n/a", "na", "nan")
+"""What a column findings holds where nobody has looked yet."""
+
 LATIN = "\u024f"
 """The last letter of the Latin blocks of Unicode."""
 
@@ -369,6 +372,7 @@ def _stated(words: Mapping[str, str]) -> dict[str, float]:
         ) from problem
     found |= {"age": age} if 0 <= age <= MOST_AGE else {}
     named = [name.strip().replace("_", " ") for name in words.get("findings", "").split(",") if name.strip()]
+    named = [name for name in named if name.lower() not in UNSTATED]
     if any(name.lower() in NO_FINDING for name in named):
         return found | {name: float(name == NORMAL) for name in report_text.FINDINGS}
     listed = {finding for name in named for finding, value in report_text.findings(name).items() if value == 1.0}

@@ -78,6 +78,12 @@ def test_a_table_says_view_patient_findings_and_text_and_the_rest_is_unknown(tmp
     assert all(math.isnan(last.annotation.labels[name]) for name in VOCABULARY)
 
 
+@pytest.mark.parametrize("findings", ["todo", "Unknown", ""])
+def test_findings_that_nobody_has_stated_state_nothing(tmp_path: Path, findings: str) -> None:
+    (found,) = chest_xray.read(table(tmp_path / "raw", [row("a", view="PA", findings=findings)]))
+    assert known(found) == {"view": "PA"}
+
+
 def test_a_patient_is_a_group(tmp_path: Path) -> None:
     root = table(tmp_path / "raw", [row("a", patient_id="x"), row("b", patient_id="x"), row("c", patient_id="")])
     assert [e.group for e in chest_xray.read(root)] == ["x", "x", "c"]
