@@ -410,3 +410,15 @@ def test_what_cannot_be_tied_to_patient_and_place_is_refused(tmp_path: Path) -> 
     derived.mr_series(found, found.voxels, EDITED, tmp_path / "out")
     with pytest.raises(Error, match="new or empty"):
         derived.mr_series(found, found.voxels, EDITED, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("age", "kept"), [("062Y", True), ("62", False), ("sixty", False), ("", True)])
+def test_an_age_that_is_no_age_string_is_not_copied(age: str, kept: bool) -> None:
+    """The source's mistake would make the new file invalid as well."""
+    source, target = Dataset(), Dataset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source.PatientAge = age
+        source.PatientSize = "1.7"
+        derived.copy(source, target, ("PatientAge", "PatientSize"))
+    assert ("PatientAge" in target) is kept and "PatientSize" in target

@@ -14,6 +14,7 @@ Errors: a source without what ties its series to patient and place, a grid other
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from copy import deepcopy
@@ -45,6 +46,9 @@ TWO = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName",
     "StudyID", "AccessionNumber",
 )  # fmt: skip
+AGE_STRING = re.compile(r"\d{3}[DWMY]|")
+"""PS3.5, table 6.2-1, value representation AS."""
+
 PATIENT = (
     "SpecificCharacterSet", "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "TypeOfPatientID",
     "OtherPatientIDsSequence", "PatientBirthTime", "PatientIdentityRemoved", "DeidentificationMethod",
@@ -266,9 +270,10 @@ def _checked(series: Series, voxels: np.ndarray, kind: str) -> None:
             raise Error(f"Slices of a series share one {keyword}; found several. Read the series again.")
 
 
-def _copy(source: Dataset, target: Dataset, keywords: Iterable[str]) -> None:
+def copy(source: Dataset, target: Dataset, keywords: Iterable[str]) -> None:
+    """Copy the elements that are there, and not an age that is no age string, which would make the new file invalid too."""
     for keyword in keywords:
-        if keyword in source:
+        if keyword in source and (keyword != "PatientAge" or AGE_STRING.fullmatch(str(source[keyword].value))):
             target[keyword] = deepcopy(source[keyword])
             if target[keyword].VR == "DS" and any(len(str(v)) > 16 for v in _values(target[keyword].value)):
                 # More digits than a decimal string may have, as some converters write.
@@ -305,8 +310,8 @@ def _flat(series: Series, k: int, source: Dataset) -> Dataset:
 def _mr_image(series: Series, k: int, source: Dataset) -> Dataset:
     """Slice k without numbers, names and pixels: patient, study, place and contrast of its source."""
     flat, data = _flat(series, k, source), Dataset()
-    _copy(source, data, (*TWO, *PATIENT, "StudyInstanceUID", "FrameOfReferenceUID"))
-    _copy(flat, data, (*PLACE, *CONTRAST, *LOSSY, "WindowCenter", "WindowWidth", "VOILUTFunction"))
+    copy(source, data, (*TWO, *PATIENT, "StudyInstanceUID", "FrameOfReferenceUID"))
+    copy(flat, data, (*PLACE, *CONTRAST, *LOSSY, "WindowCenter", "WindowWidth", "VOILUTFunction"))
     for keyword in (*TWO, "PositionReferenceIndicator", "PatientPosition"):
         if keyword not in data:
             setattr(data, keyword, flat.get(keyword) or "")
@@ -369,7 +374,7 @@ def _acquired(source: Dataset, data: Dataset) -> None:
     if not source.get("Manufacturer"):
         return
     item = Dataset()
-    _copy(source, item, ("Manufacturer", "ManufacturerModelName", "SoftwareVersions"))
+    copy(source, item, ("Manufacturer", "ManufacturerModelName", "SoftwareVersions"))
     item.PurposeOfReferenceCodeSequence = [coded(ACQUIRED_BY)]
     item.ContributionDescription = "Acquired the source images"
     data.ContributingEquipmentSequence = [item, *(data.get("ContributingEquipmentSequence") or [])]
@@ -448,7 +453,7 @@ def _for_highdicom(series: Series, voxels: np.ndarray) -> tuple[np.ndarray, list
 
 def _plain(source: Dataset) -> Dataset:
     data = Dataset()
-    _copy(source, data, (*NEEDED, *PLACE, *LOSSY, *SPACE))
+    copy(source, data, (*NEEDED, *PLACE, *LOSSY, *SPACE))
     data.file_meta = source.file_meta
     for keyword in TWO:
         setattr(data, keyword, "")
@@ -484,7 +489,7 @@ def _built(
         raise Error(
             f"A {kind} needs a source that states its geometry as DICOM asks; this does not, {words}. Export it again."
         ) from problem
-    _copy(first, data, (*TWO, *PATIENT))
+    copy(first, data, (*TWO, *PATIENT))
     _number(data, series, kind)
     data.BodyPartExamined = _flat(series, 0, first).get("BodyPartExamined") or BODY
     _acquired(first, data)

@@ -17,7 +17,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from toolkit.example import Error, Provenance
 from toolkit.formats.dicom import files, uids
-from toolkit.formats.dicom.derived import ACQUIRED_BY, LOSSY, PATIENT, SOURCE_IMAGE, TWO
+from toolkit.formats.dicom.derived import ACQUIRED_BY, LOSSY, PATIENT, SOURCE_IMAGE, TWO, copy
 from toolkit.formats.dicom.writing import coded, mark, short, version, wrap
 
 __all__ = ["edited_film"]
@@ -59,9 +59,7 @@ def _built(origin: Dataset, levels: np.ndarray, text: str, provenance: Provenanc
     stored = np.rint(np.clip(levels.astype(np.float64), 0, 1) * highest).astype("<u2")
     words = (str(origin.SOPInstanceUID), uids.made(provenance), version(), uids.digest(stored))
     data = Dataset()
-    for keyword in (*TWO, *PATIENT, *LOSSY, "StudyInstanceUID"):
-        if keyword in origin:
-            data[keyword] = deepcopy(origin[keyword])
+    copy(origin, data, (*TWO, *PATIENT, *LOSSY, "StudyInstanceUID"))
     for keyword in TWO:
         if keyword not in data:
             setattr(data, keyword, "")
