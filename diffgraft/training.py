@@ -85,13 +85,14 @@ def train(
     classes = vocabulary[domain.TARGET]
     plan: dict[str, object] = {"network": network, "training": settings, "augmentation": domain.AUGMENTATION}
     about_it = Plan(domain, root, meta, network, classes, [e.annotation for e in seen])
-    plan |= _pretrained(meta, part) or PARTS[part].plan(about_it)
+    taken = _pretrained(meta, part)
+    plan |= taken or PARTS[part].plan(about_it)
     plain = _as_json(meta | {"parts": meta["parts"] | {part: plan}})
     torch.manual_seed(settings.seed)
     module = folder.build(part, plain)
     if base is not None:
         _begin_from(base, root, part, module, plain)
-    if _pretrained(meta, part):
+    if taken:
         module.load_state_dict(folder.load_part(root, part).state_dict())
     if settings.lora:
         low_rank.add(module, settings.lora, float(settings.lora))

@@ -23,6 +23,7 @@ from PIL import Image
 from toolkit import transforms
 from toolkit.example import Error, Provenance
 from toolkit.formats import folders
+from toolkit.formats.dicom.files import is_dicom
 from toolkit.formats.dicom.film import film
 from toolkit.formats.folders import Aside
 from toolkit.photograph import SUFFIXES, photograph
@@ -61,7 +62,8 @@ def rows(root: Path, aside: Aside | None) -> list[Row]:
         name = path.relative_to(root).as_posix()
         if path.is_dir() or any(part.startswith(".") for part in path.relative_to(root).parts):
             continue
-        if not (path.suffix.lower() in SUFFIXES or _is_dicom(path)):
+        # By its content too: a PACS exports files without a suffix.
+        if not (path.suffix.lower() in (*SUFFIXES, *DICOM) or is_dicom(path)):
             folders.tell(aside, name, "A film is a DICOM file or a picture; this file is neither. Leave it out.")
             continue
         stem = folders.clean(name.rpartition(".")[0].replace("/", "-") or name) or "film"
@@ -97,14 +99,6 @@ def wanted(found: Sequence[Row], only: Sequence[str]) -> list[Row]:
 def sources(root: Path) -> dict[str, Path]:
     """The file of every film below a folder, or of a film itself, by the id that `read` or `one` gives it."""
     return {row.id: row.path for row in (rows(root, lambda *_: None) if root.is_dir() else [single(root)])}
-
-
-def _is_dicom(path: Path) -> bool:
-    """By its name or its content: a PACS exports files without a suffix."""
-    if path.suffix.lower() in DICOM:
-        return True
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
 
 
 def opened(path: Path) -> tuple[np.ndarray, dict[str, str], str, Provenance | None]:
