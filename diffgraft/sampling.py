@@ -13,7 +13,7 @@ from types import ModuleType
 
 import numpy as np
 
-from toolkit import pipeline_folder
+from toolkit import labels, pipeline_folder
 from toolkit.diffusion import editing, guidance, schedule
 from toolkit.diffusion.model import TEXT, Array, Cond, Field, Model
 from toolkit.diffusion.noise import Draws, Purpose, Seeded
@@ -88,9 +88,9 @@ def conditions(model: Model, domain: ModuleType, rows: Sequence[Annotation]) -> 
 
     Each prompt is encoded once, and so is the empty one, which states nothing.
     """
-    known = without_text(model.denoiser.spec.fields)
+    known, vocabulary = without_text(model.denoiser.spec.fields), labels.of(model.meta, domain)
     wanted, null = (
-        {k: model.asarray(v) for k, v in domain.condition(annotations, known).items()}
+        {k: model.asarray(v) for k, v in domain.condition(annotations, known, vocabulary).items()}
         for annotations in (rows, [Annotation()] * len(rows))
     )
     if len(known) < len(model.denoiser.spec.fields):

@@ -97,7 +97,7 @@ def train(
     if settings.lora:
         low_rank.add(module, settings.lora, float(settings.lora))
     spec, place = spec_of(plain), root / "training" / part
-    batches = [to_batch(domain, spec, image_shape(plain), part_of) for part_of in (seen, unseen)]
+    batches = [to_batch(domain, spec, image_shape(plain), part_of, vocabulary) for part_of in (seen, unseen)]
     run = Run(domain, root, plain, spec, settings, *batches, classes, [e.annotation for e in (*seen, *unseen)])
     material = PARTS[part].see(run)
     learner = material.learner(module)
@@ -180,22 +180,25 @@ def _show_embedding(
         )
         for e in examples
     ]  # fmt: skip
-    batches = [to_batch(domain, spec, image_shape(meta), part) for part in (known, [])]
+    batches = [to_batch(domain, spec, image_shape(meta), part, whole) for part in (known, [])]
     run = Run(domain, root, meta, spec, dataclasses.replace(settings, variants=1), *batches, whole[domain.TARGET])
     _, blocks = PARTS["denoiser"].show(run, PARTS["denoiser"].see(run), folder.load_part(root, "denoiser"))
     plan = meta["parts"]["denoiser"]["embedding"]
     training_report.write(root / "training" / "embedding", "embedding", facts, blocks, plan, settings, domain.NOTICE)
 
 
-def to_batch(domain: ModuleType, spec: Spec, shape: tuple[int, ...], examples: list[Example]) -> Batch:
+def to_batch(
+    domain: ModuleType, spec: Spec, shape: tuple[int, ...], examples: list[Example], vocabulary: labels.Vocabulary
+) -> Batch:
     """All examples as one Batch; an empty list gives an empty one. shape: (C, H, W) of an image."""
+    known = without_text(spec.fields)
     values = [e.annotation.labels.get(domain.TARGET, math.nan) for e in examples]
     images = np.stack([e.image for e in examples]) if examples else np.zeros((0, *shape), np.float32)
     return Batch(
         image=torch.from_numpy(images),
         cond={
             k: torch.from_numpy(v)
-            for k, v in domain.condition([e.annotation for e in examples], without_text(spec.fields)).items()
+            for k, v in domain.condition([e.annotation for e in examples], known, vocabulary).items()
         },
         target=torch.tensor([-1 if math.isnan(v) else int(v) for v in values], dtype=torch.int64),
     )

@@ -368,7 +368,9 @@ def fields(vocabulary: Vocabulary) -> dict[str, Field]:
     return labels.fields(vocabulary, LABELS)
 
 
-def condition(annotations: Iterable[Annotation], fields: Mapping[str, Field] = FIELDS) -> Mapping[str, np.ndarray]:
+def condition(
+    annotations: Iterable[Annotation], fields: Mapping[str, Field] = FIELDS, vocabulary: Vocabulary | None = None
+) -> Mapping[str, np.ndarray]:
     """The model's fields, one row an annotation; a label that is unknown or absent becomes null."""
     return labels.condition(fields, annotations)
 

@@ -179,7 +179,9 @@ def fields(vocabulary: Vocabulary) -> dict[str, Field]:
     return {TEXT: Field((TOKENS, WIDTH), "float32", 0.0)} | labels.fields(vocabulary, LABELS)
 
 
-def condition(annotations: Iterable[Annotation], fields: Mapping[str, Field]) -> dict[str, np.ndarray]:
+def condition(
+    annotations: Iterable[Annotation], fields: Mapping[str, Field], vocabulary: Vocabulary | None = None
+) -> dict[str, np.ndarray]:
     """The model's fields beside the text, one row an annotation; a label that is unknown or absent becomes null."""
     arrays = labels.condition(fields, annotations)
     return arrays | ({"age": (arrays["age"] / CENTURY).astype(np.float32)} if "age" in arrays else {})

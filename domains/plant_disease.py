@@ -24,7 +24,7 @@ from toolkit.example import Annotation, Error, Example
 from toolkit.formats import folders
 from toolkit.formats.folders import Aside, Row
 from toolkit.labels import Range, Vocabulary
-from toolkit.photograph import photograph
+from toolkit.photograph import photograph, sized
 from toolkit.settings import Augmentation, Network, Training
 
 __all__ = [
@@ -103,7 +103,7 @@ def read(
     that cannot be used, and the rest is read; without it that is an Error. watch(done, of) is called once a file.
     """
     root = Path(root)
-    wanted = _size(size)
+    wanted = sized(size)
     found = _described(root, only, aside)
     done = iter(range(1, len(found) + 1))
     return folders.examples(
@@ -116,7 +116,9 @@ def fields(vocabulary: Vocabulary) -> dict[str, Field]:
     return labels.fields(vocabulary, [name for name in LABELS if name in vocabulary])
 
 
-def condition(annotations: Iterable[Annotation], fields: Mapping[str, Field]) -> dict[str, np.ndarray]:
+def condition(
+    annotations: Iterable[Annotation], fields: Mapping[str, Field], vocabulary: Vocabulary | None = None
+) -> dict[str, np.ndarray]:
     """The model's fields, one row an annotation; a label that is unknown or absent becomes null."""
     return labels.condition(fields, annotations)
 
@@ -291,13 +293,3 @@ def _index(vocabulary: Vocabulary, name: str, word: str) -> dict[str, float]:
     """{name: index} of a word; {} where the vocabulary has none."""
     names = _names(vocabulary, name)
     return {name: float(names.index(word))} if word in names else {}
-
-
-def _size(text: str) -> tuple[int, int]:
-    """(rows, cols) of words such as 128x64, width first."""
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.strip().isdecimal() and height.strip().isdecimal()) or not 8 <= int(width) <= 4096:
-        raise Error(f"A size is WIDTHxHEIGHT in pixels, such as 128x64; found '{text}'.")
-    if not 8 <= int(height) <= 4096:
-        raise Error(f"A size is WIDTHxHEIGHT of 8 to 4096 pixels each; found '{text}'.")
-    return int(height), int(width)

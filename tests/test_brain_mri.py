@@ -150,7 +150,9 @@ def test_training_never_sees_a_mask(tmp_path, data):
     assert any(e.annotation.mask is not None and e.annotation.mask.any() for e in with_masks)
     assert all(e.annotation.mask is None for e in without)
     spec = Spec((1, brain_mri.SIZE, brain_mri.SIZE), brain_mri.FIELDS)
-    one, two = (to_batch(brain_mri, spec, spec.shape, examples) for examples in (with_masks, without))
+    one, two = (
+        to_batch(brain_mri, spec, spec.shape, examples, brain_mri.VOCABULARY) for examples in (with_masks, without)
+    )
     assert {f.name for f in dataclasses.fields(one)} == {"image", "cond", "target"}
     assert set(one.cond) == set(brain_mri.FIELDS)
     pairs = [(one.image, two.image), (one.target, two.target), *((one.cond[k], two.cond[k]) for k in one.cond)]

@@ -208,7 +208,7 @@ def _example(line: Mapping[str, Any], root: Path) -> Example:
     annotation = Annotation(
         text=line.get("text"),
         labels={k: float("nan") if v is None else float(v) for k, v in line["labels"].items()},
-        boxes=Boxes(np.asarray(boxes["corners"], float).reshape(-1, 4), tuple(boxes["names"])) if boxes else None,
+        boxes=_boxes(boxes, image.shape[1:]) if boxes is not None else None,
         mask=mask,
     )
     place = line.get("geometry")
@@ -223,6 +223,10 @@ def _example(line: Mapping[str, Any], root: Path) -> Example:
         )
     provenance = Provenance(**line["provenance"]) if line.get("provenance") else None
     return Example(line["id"], image, annotation, line["group"], geometry, provenance)
+
+
+def _boxes(line: Mapping[str, Any], size: tuple[int, int]) -> Boxes:
+    return Boxes(np.asarray(line["corners"], float).reshape(-1, 4), tuple(line["names"]), size)
 
 
 def _inside(root: Path, name: str) -> Path:

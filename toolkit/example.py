@@ -28,11 +28,12 @@ class Boxes:
     """Axis-aligned boxes of one image.
 
     corners: (N, 4) float array, x0 y0 x1 y1 in pixels of the image, x to the right and y down.
-    names: N class names.
+    names: N class names. size: (rows, cols) of that image, without which a model cannot be told of them.
     """
 
     corners: np.ndarray
     names: tuple[str, ...]
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.corners.shape != (len(self.names), 4):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image, ImageOps
 from toolkit import xmp
 from toolkit.example import Error, Provenance
 
-__all__ = ["SUFFIXES", "photograph"]
+__all__ = ["SUFFIXES", "Place", "fitted", "photograph", "placed", "sized"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 DECODERS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
@@ -59,11 +60,46 @@ def photograph(path: Path, size: tuple[int, int] | None = None) -> tuple[np.ndar
     except Exception as problem:  # a damaged file may raise anything, from SyntaxError to struct.error
         words = " ".join(str(problem).replace(str(path), path.name).split()).rstrip(".") or type(problem).__name__
         raise Error(f"A photograph decodes whole; this file does not: {words}.") from problem
-    levels = np.asarray(picture if size is None else _fitted(picture, size))
-    if size is not None:
-        high, wide = (total - had for total, had in zip(size, levels.shape, strict=False))
-        levels = np.pad(levels, ((high // 2, high - high // 2), (wide // 2, wide - wide // 2), (0, 0)), "edge")
+    levels = np.asarray(picture) if size is None else fitted(picture, size)
     return (levels.transpose(2, 0, 1).astype(np.float32) * (2.0 / 255) - 1.0).astype(np.float32), marked
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a picture comes to lie in an image that it was fitted into, in pixels of the image."""
+
+    top: int
+    left: int
+    rows: int
+    cols: int
+
+
+def placed(shape: tuple[int, int], size: tuple[int, int]) -> Place:
+    """The place of a picture of (rows, cols) in an image of the size: all of it, or the largest inside of its aspect."""
+    rows, cols = size
+    stretch = (cols / shape[1]) / (rows / shape[0])
+    if abs(math.log(stretch)) > math.log1p(NEARLY):
+        scale = min(cols / shape[1], rows / shape[0])
+        rows, cols = max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+    return Place((size[0] - rows) // 2, (size[1] - cols) // 2, rows, cols)
+
+
+def fitted(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """(rows, cols, ...) levels of a picture resized into its place, antialiased (bicubic), padded by repeating its edge."""
+    place = placed((picture.height, picture.width), size)
+    levels = np.asarray(picture.resize((place.cols, place.rows), Image.Resampling.BICUBIC))
+    down, right = size[0] - place.rows - place.top, size[1] - place.cols - place.left
+    return np.pad(levels, ((place.top, down), (place.left, right), *[(0, 0)] * (levels.ndim - 2)), "edge")
+
+
+def sized(text: str) -> tuple[int, int]:
+    """(rows, cols) of words such as 128x64, width first."""
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.strip().isdecimal() and height.strip().isdecimal()) or not 8 <= int(width) <= 4096:
+        raise Error(f"A size is WIDTHxHEIGHT in pixels, such as 128x64; found '{text}'.")
+    if not 8 <= int(height) <= 4096:
+        raise Error(f"A size is WIDTHxHEIGHT of 8 to 4096 pixels each; found '{text}'.")
+    return int(height), int(width)
 
 
 def _rgb(file: Image.Image) -> Image.Image:
@@ -77,13 +113,3 @@ def _rgb(file: Image.Image) -> Image.Image:
     if file.has_transparency_data:
         file = Image.alpha_composite(Image.new("RGBA", file.size, "white"), file.convert("RGBA"))
     return file.convert("RGB")
-
-
-def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Resized to the size, or, where its aspect is another, to the largest that fits inside."""
-    rows, cols = size
-    stretch = (cols / picture.width) / (rows / picture.height)
-    if abs(math.log(stretch)) > math.log1p(NEARLY):
-        scale = min(cols / picture.width, rows / picture.height)
-        rows, cols = max(1, round(picture.height * scale)), max(1, round(picture.width * scale))
-    return picture.resize((cols, rows), Image.Resampling.BICUBIC)

@@ -30,6 +30,8 @@ class Augmentation:
     flip, flip_rows: probability of a left-right and of an up-down flip. rotate: degrees. shift: part of half the image.
     warp: elastic, of each knot, part of half the image. scale, gain, gamma: relative, log-uniform. border: what comes
     in from outside repeats the edge, instead of -1. interpolation: as torch's grid_sample names it; bicubic keeps edges.
+    crop: part of the sides that a window inside the image, drawn at random, may leave out. Boxes go along with flips and
+    with crop, scale and shift; a turn or a warp would leave them false.
     """
 
     flip: float = 0.0
@@ -41,6 +43,7 @@ class Augmentation:
     gain: float = 0.0
     border: bool = False
     warp: float = 0.0
+    crop: float = 0.0
     interpolation: str = "bilinear"
 
 

@@ -7,7 +7,7 @@ and continued sees exactly what an undisturbed run would have seen.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,18 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from toolkit.diffusion.model import BOXES, OBJECTS
+from toolkit.example import Error
 from toolkit.settings import Augmentation
 
-__all__ = ["Batch", "augment", "draw", "generator"]
+__all__ = ["Batch", "augment", "augment_batch", "draw", "generator"]
 
 
 WARP = 5
 """Knots along each side of an elastic deformation (Simard et al. 2003): one moves about a lung, not about a rib."""
+
+VISIBLE = 0.3
+"""Part of a box that has to be left in a window for what it holds to be told there."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,22 @@ def draw(samples: Batch, size: int, settings: Augmentation, seed: int, step: int
     random = generator(seed, step, 0)
     _, where, counts = samples.target.unique(return_inverse=True, return_counts=True)
     index = torch.multinomial((1.0 / counts)[where], size, replacement=True, generator=random)
-    batch = samples[index]
-    return Batch(augment(batch.image, settings, random), batch.cond, batch.target)
+    return augment_batch(samples[index], settings, random)
+
+
+def augment_batch(batch: Batch, settings: Augmentation, random: torch.Generator) -> Batch:
+    """The images of a batch changed, and the boxes that it is told of with them. Errors: boxes that would be turned."""
+    if settings == Augmentation():
+        return batch
+    if BOXES not in batch.cond:
+        return Batch(augment(batch.image, settings, random), batch.cond, batch.target)
+    if settings.rotate or settings.warp:
+        raise Error("A box stays one under flips, crops and scales; found an augmentation that turns or warps images.")
+    way = _way(batch.image, settings, random)
+    boxes, seen = _moved(batch.cond[BOXES], way)
+    objects = torch.where(seen, batch.cond[OBJECTS], batch.cond[OBJECTS][:, -1:])  # the last place is always empty
+    layout = {BOXES: boxes * seen[..., None], OBJECTS: objects}
+    return Batch(_sampled(batch.image, way, settings, random), {**batch.cond, **layout}, batch.target)
 
 
 def augment(image: Tensor, settings: Augmentation, random: torch.Generator) -> Tensor:
@@ -61,11 +80,12 @@ def augment(image: Tensor, settings: Augmentation, random: torch.Generator) -> T
     """
     if settings == Augmentation():
         return image
-    count = len(image)
+    return _sampled(image, _way(image, settings, random), settings, random)
 
-    def uniform(half: float) -> Tensor:
-        return (torch.rand(count, generator=random) * 2 - 1) * half
 
+def _way(image: Tensor, settings: Augmentation, random: torch.Generator) -> Tensor:
+    """(B, 2, 3): from a place in the changed image to its place in the image, both from -1 to 1."""
+    count, uniform = len(image), _uniform(len(image), random)
     angle = uniform(settings.rotate) * (math.pi / 180)
     scale = uniform(math.log1p(settings.scale)).exp()
     mirror = torch.where(torch.rand(count, generator=random) < settings.flip, -1.0, 1.0)
@@ -77,6 +97,29 @@ def augment(image: Tensor, settings: Augmentation, random: torch.Generator) -> T
     if settings.flip_rows:  # drawn only if asked for, so that a run without it sees what it always saw
         upside = torch.where(torch.rand(count, generator=random) < settings.flip_rows, -1.0, 1.0)
         way[:, :, 1] *= upside[:, None]
+    if settings.crop:
+        kept = 1 - torch.rand(count, generator=random) * settings.crop
+        way[:, :, :2] *= kept[:, None, None]
+        way[:, :, 2] += (torch.rand(count, 2, generator=random) * 2 - 1) * (1 - kept)[:, None]
+    return way
+
+
+def _moved(boxes: Tensor, way: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (B, N, 4) in parts of the image -> of the changed image, and (B, N) whether enough of each is left to see."""
+    factor, shift = way[:, :, :2].diagonal(dim1=1, dim2=2), way[:, :, 2]
+    corners = ((boxes * 2 - 1).unflatten(2, (2, 2)) - shift[:, None, None]) / factor[:, None, None]
+    whole = torch.cat([corners.amin(2), corners.amax(2)], 2) / 2 + 0.5
+    inside = whole.clamp(0, 1)
+    area, left = ((b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1]) for b in (whole, inside))
+    return inside, left > VISIBLE * area
+
+
+def _uniform(count: int, random: torch.Generator) -> Callable[[float], Tensor]:
+    return lambda half: (torch.rand(count, generator=random) * 2 - 1) * half
+
+
+def _sampled(image: Tensor, way: Tensor, settings: Augmentation, random: torch.Generator) -> Tensor:
+    count, uniform = len(image), _uniform(len(image), random)
     grid = nnf.affine_grid(way, list(image.shape), align_corners=False)
     if settings.warp:
         knots = (torch.rand(count, 2, WARP, WARP, generator=random) * 2 - 1) * settings.warp

@@ -6,14 +6,19 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from toolkit.diffusion.model import Spec
+from toolkit.diffusion.model import BOXES, OBJECTS, Spec
+from toolkit.networks.layout import coverage
 from toolkit.settings import Training
 from toolkit.training.loader import Batch
 
-__all__ = ["classification", "denoising", "naming", "perceptual", "reconstruction"]
+__all__ = ["by_area", "classification", "denoising", "naming", "perceptual", "reconstruction"]
 
 PERCEPTUAL, KL = 0.5, 1e-4
 """Weights of the perceptual distance and of the KL divergence beside the error of the pixels."""
+
+
+FOREGROUND, POWER = 2.0, 0.2
+"""Of the weight of an object by its area: w and p of Chen et al. 2023."""
 
 
 def noise_levels(settings: Training, count: int, generator: torch.Generator) -> Tensor:
@@ -27,7 +32,8 @@ def denoising(module: nn.Module, batch: Batch, spec: Spec, settings: Training, g
     """Weighted denoising error (Karras et al. 2022, eq. 8): equal weight to every noise level at initialisation.
 
     With probability settings.drop all conditions of a sample become null, for classifier-free guidance
-    (Ho & Salimans 2022, arXiv:2207.12598, algorithm 1), and with settings.drop_each each label by itself.
+    (Ho & Salimans 2022, arXiv:2207.12598, algorithm 1), and with settings.drop_each each label by itself. Of a model
+    that is told boxes small objects weigh more, see `by_area`.
     """
     image = batch.image
     sigma = noise_levels(settings, len(image), generator).to(image)
@@ -40,10 +46,29 @@ def denoising(module: nn.Module, batch: Batch, spec: Spec, settings: Training, g
         if settings.drop_each and label not in alone:
             alone[label] = (torch.rand(len(image), generator=generator) < settings.drop_each).to(image.device)
         missing = dropped | alone[label] if settings.drop_each else dropped
+        missing = missing.reshape(-1, *[1] * (value.ndim - 1))
         cond[name] = torch.where(missing, torch.full_like(value, spec.fields[name].null), value)
     denoised = module(image + sigma.reshape(-1, 1, 1, 1) * noise, sigma, **cond)
     weight = (sigma**2 + spec.sigma_data**2) / (sigma * spec.sigma_data) ** 2
-    return (weight.reshape(-1, 1, 1, 1) * (denoised - image) ** 2).mean()
+    error = weight.reshape(-1, 1, 1, 1) * (denoised - image) ** 2
+    if BOXES in batch.cond:
+        there = batch.cond[OBJECTS] != spec.fields[OBJECTS].null
+        error = error * by_area(batch.cond[BOXES], there, image.shape[2], image.shape[3])
+    return error.mean()
+
+
+def by_area(boxes: Tensor, there: Tensor, rows: int, cols: int) -> Tensor:
+    """(B, 1, rows, cols) weights of mean 1: FOREGROUND / area^POWER in a box, 1 / (rows cols)^POWER outside of all.
+
+    GeoDiffusion (Chen et al. 2023, arXiv:2306.04607, section 3.3): else a small object hardly counts. Where
+    boxes overlap, the smallest counts. boxes (B, N, 4) in parts of width and height; there (B, N) boolean.
+    """
+    down, across = coverage(boxes, rows, cols)
+    area = ((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]) * rows * cols).clamp(min=1.0)
+    inside = (down[..., :, None] * across[..., None, :] > 0.5) & there[..., None, None]
+    heavy = (inside * (FOREGROUND / area**POWER)[..., None, None]).amax(1)
+    weight = torch.where(inside.any(1), heavy, torch.full_like(heavy, (rows * cols) ** -POWER))
+    return (weight / weight.mean((1, 2), keepdim=True))[:, None]
 
 
 def classification(
