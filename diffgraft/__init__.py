@@ -17,6 +17,7 @@ _PLACES = {
     "alignment": "diffgraft.alignment",
     "audit": "diffgraft.audit",
     "classify": "diffgraft.classify",
+    "convert": "diffgraft.conversion",
     "counterfactual": "diffgraft.counterfactual",
     "distribution": "diffgraft.distribution",
     "edit": "diffgraft.edit",

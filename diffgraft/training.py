@@ -248,22 +248,27 @@ def _new_meta(
     if base is not None:
         own = read_meta(base)
         kept = {"clock": own["clock"]} if "clock" in own else {}
-        spec = dataclasses.replace(spec_of(own), fields=fields)
-        return _as_json(meta | kept | {"spec": spec, "image_shape": image_shape(own)})
+        inner = _latent_shape(spec_of(own).shape, image_shape(own)[1] // spec_of(own).shape[1], shape)
+        spec = dataclasses.replace(spec_of(own), shape=inner, fields=fields)
+        return _as_json(meta | kept | {"spec": spec, "image_shape": (image_shape(own)[0], *shape[1:])})
     if "codec" in domain.PRESETS:
-        factor = reduction(domain.PRESETS["codec"]["small"][0])
-        if shape[1] % factor or shape[2] % factor:
-            raise Error(
-                f"The sides of a latent model's images are multiples of {factor}; found {shape[2]} x {shape[1]}. "
-                "Prepare the data with another --size."
-            )
         meta["image_shape"] = shape
-        shape = (domain.LATENT_CHANNELS, shape[1] // factor, shape[2] // factor)
+        shape = _latent_shape((domain.LATENT_CHANNELS,), reduction(domain.PRESETS["codec"]["small"][0]), shape)
     if not hasattr(domain, "CLOCK"):
         return _as_json(meta | {"spec": Spec(shape=shape, fields=fields)})
     ends = schedule.described(**domain.CLOCK).sigmas
     spec = Spec(shape, fields, sigma_min=ends[0], sigma_max=ends[-1], sigma_data=1.0, initial_variance=1.0)
     return _as_json(meta | {"clock": domain.CLOCK, "spec": spec})
+
+
+def _latent_shape(base: tuple[int, ...], factor: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(C, h, w) of the latents of images (C, H, W): networks are convolutional, so that a base's fit any size."""
+    if shape[1] % factor or shape[2] % factor:
+        raise Error(
+            f"The sides of a latent model's images are multiples of {factor}; found {shape[2]} x {shape[1]}. "
+            "Prepare the data with another --size."
+        )
+    return base[0], shape[1] // factor, shape[2] // factor
 
 
 def _take_over(base: Path, root: Path, vocabulary: labels.Vocabulary, shape: tuple[int, ...]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.diffusion.model import Model, Spec
+from toolkit.diffusion.model import BOXES, Field, Model, Spec
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Error
 from toolkit.folder import image_shape
@@ -26,7 +27,7 @@ PROMPTS = ("", "PA view", "right pleural effusion, no pneumothorax")
 class Parity:
     """Largest absolute difference of one output at one noise level, in standard deviations of the reference's.
 
-    sigma: None for what knows no noise: codec and features.
+    sigma: None for what knows no noise: codec, features and detector.
     """
 
     output: str
@@ -62,7 +63,7 @@ def _parity(name: str, pair: Sequence[np.ndarray], sigma: float | None, looser: 
 
 
 def _clean_outputs(reference: Model, candidate: Model, spec: Spec) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """What codec and features make of noise of the spread of their data."""
+    """What codec, features and detector make of noise of the spread of their data."""
     models = (reference, candidate)
     image = 0.5 * gaussian(image_shape(reference.meta), 0, range(ROWS), Purpose.START, 0)
     if "codec" in reference.meta["parts"]:
@@ -72,6 +73,11 @@ def _clean_outputs(reference: Model, candidate: Model, spec: Spec) -> Iterator[t
     read = [(m, m.text) for m in models if m.text is not None]
     if len(read) == 2:
         yield "text", [m.asnumpy(call(PROMPTS)) for m, call in read]
+    detect = [(m, m.detector) for m in models if m.detector is not None]
+    if len(detect) == 2:
+        ours, theirs = ({k: m.asnumpy(v) for k, v in call(m.asarray(image)).items()} for m, call in detect)
+        for name in ours:
+            yield name, [ours[name], theirs[name]]
     describe = [(m, m.features) for m in models if m.features is not None]
     if len(describe) == 2:
         ours, theirs = ({k: m.asnumpy(v) for k, v in call(m.asarray(image)).items()} for m, call in describe)
@@ -86,13 +92,7 @@ def _clean_outputs(reference: Model, candidate: Model, spec: Spec) -> Iterator[t
 def _outputs(reference: Model, candidate: Model, spec: Spec, sigma: float) -> Iterator[tuple[str, list[np.ndarray]]]:
     rows = range(ROWS)
     x = np.float32((sigma**2 + spec.sigma_data**2) ** 0.5) * gaussian(spec.shape, 0, rows, Purpose.START, 0)
-    cond = {
-        name: np.array([int(row) % (int(f.null) + 1) if f.dtype == "int64" else row / 3 for row in rows], f.dtype)
-        for name, f in spec.fields.items()
-        if not f.shape
-    }
-    cond |= {name: gaussian(f.shape, 1, rows, Purpose.START, 0) for name, f in spec.fields.items() if f.shape}
-
+    cond = {name: _told(name, field) for name, field in spec.fields.items()}
     models = (reference, candidate)
     asked = [{k: m.asarray(v) for k, v in cond.items()} for m in models]
     yield "denoised", [m.asnumpy(m.denoiser(m.asarray(x), sigma, c)) for m, c in zip(models, asked, strict=True)]
@@ -104,3 +104,17 @@ def _outputs(reference: Model, candidate: Model, spec: Spec, sigma: float) -> It
         classes = reference.meta["parts"]["classifier"]["classes"]
         target = np.eye(classes, dtype=np.float32)[np.arange(ROWS) % classes]
         yield "gradient", [m.asnumpy(call(m.asarray(x), sigma, m.asarray(target))) for m, call in differentiate]
+
+
+def _told(name: str, field: Field) -> np.ndarray:
+    """ROWS values of a condition field: of a class each in turn, of boxes some that lie in the image."""
+    count = ROWS * math.prod(field.shape)
+    if field.dtype == "int64":
+        return (np.arange(count) % (int(field.null) + 1)).reshape(ROWS, *field.shape)
+    if not field.shape:
+        return np.arange(ROWS, dtype=field.dtype) / ROWS
+    values = gaussian(field.shape, 1, range(ROWS), Purpose.START, 0)
+    if name != BOXES:
+        return values
+    low = 0.7 / (1 + np.exp(-values[..., :2]))
+    return np.concatenate([low, low + 0.25], -1).astype(field.dtype)

@@ -32,7 +32,8 @@ from toolkit.labels import Range, Vocabulary
 from toolkit.photograph import SUFFIXES, photograph
 
 __all__ = [
-    "TABLES", "UNLABELLED", "Aside", "Row", "clean", "examples", "folder_of", "read", "rows", "tell", "write",
+    "OUTSIDE", "TABLES", "UNLABELLED", "Aside", "Row", "clean", "examples", "folder_of", "identified", "read", "rows", "stated",
+    "table_lines", "tell", "write",
 ]  # fmt: skip
 
 Aside = Callable[[str, str], None]
@@ -86,18 +87,25 @@ def rows(root: str | os.PathLike[str], aside: Aside | None = None, suffixes: Seq
         raise Error(
             f"Photographs lie in class folders, such as Coffee___rust/1.jpg, or stand in labels.csv; '{root}' holds none."
         )
-    stems = Counter(_safe(PurePosixPath(name).stem) for name, _, _ in found)
-    made, taken = [], set()
-    for name, folder, words in found:
+    idents = identified([name for name, _, _ in found])
+    return [
+        Row(name, root / name, ident, folder, words) for ident, (name, folder, words) in zip(idents, found, strict=True)
+    ]
+
+
+def identified(names: Sequence[str]) -> list[str]:
+    """An id for each file name below a root: its stem, with the folders where stems are not unique; safe as a file name."""
+    stems = Counter(_safe(PurePosixPath(name).stem) for name in names)
+    made: dict[str, None] = {}
+    for name in names:
         ident = _safe(PurePosixPath(name).stem)
         if stems[ident] > 1:
             ident = _safe(name.rpartition(".")[0].replace("/", "-"))
         number, wanted = 2, ident
-        while ident in taken:
+        while ident in made:
             ident, number = f"{wanted}-{number}", number + 1
-        taken.add(ident)
-        made.append(Row(name, root / name, ident, folder, words))
-    return made
+        made[ident] = None
+    return list(made)
 
 
 def read(
@@ -133,7 +141,7 @@ def examples(
             tell(aside, row.name, str(problem))
             continue
         annotation = Annotation(row.words.get("text"), {name: known.get(name, math.nan) for name in vocabulary})
-        yield Example(row.id, image, annotation, row.group, provenance=_stated(row.words) or marked)
+        yield Example(row.id, image, annotation, row.group, provenance=stated(row.words) or marked)
 
 
 def write(
@@ -215,7 +223,7 @@ def _listed(
 ) -> list[tuple[str, str, dict[str, str]]]:
     """(name, folder, words) of the files in a table."""
     found, seen = [], set()
-    columns, lines = _lines(table)
+    columns, lines = table_lines(table)
     folders_name_classes = not {"class", "label", "condition"} & set(columns)
     for number, line in lines:
         words = {k: v.strip() for k, v in line.items() if v and v.strip()}
@@ -246,7 +254,7 @@ def _listed(
     return found
 
 
-def _lines(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+def table_lines(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """The columns of a table, in small letters, and its lines with their numbers."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
@@ -299,7 +307,7 @@ def _noted(example: Example, folder: str, vocabulary: Vocabulary) -> dict[str, o
     }
 
 
-def _stated(words: Mapping[str, str]) -> Provenance | None:
+def stated(words: Mapping[str, str]) -> Provenance | None:
     """What a table says of the origin of an image; a column provenance that is not ours says nothing."""
     try:
         found = Provenance(**json.loads(words["provenance"]))
