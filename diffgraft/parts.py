@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffgraft import report, training_report
+from diffgraft import detector_report, report, training_report
 from toolkit import tokenizer
-from toolkit.diffusion.model import TEXT, Spec
+from toolkit.diffusion.model import BOXES, TEXT, Spec
 from toolkit.example import Annotation, Error
 from toolkit.labels import Range, Vocabulary, from_json
 from toolkit.networks import folder
 from toolkit.settings import Augmentation, Network, Training
-from toolkit.training import language, losses
-from toolkit.training.loader import Batch, augment, generator
+from toolkit.training import detecting, language, losses
+from toolkit.training.loader import Batch, augment_batch, generator
 from toolkit.training.loop import Loss
 
 __all__ = ["PARTS", "Part", "Plan", "Run", "Seen"]
@@ -115,11 +115,8 @@ def _denoiser_sees(run: Run) -> Seen:
         return Seen(run.samples, run.held_out, losses.denoising, run.domain.AUGMENTATION)
     codec = folder.load_part(run.root, "codec", run.meta)
     variants = max(1, run.settings.variants)
-    copies = [
-        Batch(_latents(codec, _variant(run, number)), run.samples.cond, run.samples.target)
-        for number in range(variants)
-    ]
-    samples = _joined(copies)
+    changed = (_variant(run, number) for number in range(variants))
+    samples = _joined([Batch(_latents(codec, copy.image), copy.cond, copy.target) for copy in changed])
     held_out = Batch(_latents(codec, run.held_out.image), run.held_out.cond, run.held_out.target)
     decode = torch.no_grad()(lambda x: codec.decode(x))
     if TEXT not in run.spec.fields:
@@ -158,11 +155,11 @@ def _table(run: Run, prompts: Sequence[str]) -> tuple[Tensor, Any]:
     return ids, encoder.requires_grad_(True)
 
 
-def _variant(run: Run, number: int) -> Tensor:
-    """The training images, changed anew for each number but 0."""
+def _variant(run: Run, number: int) -> Batch:
+    """The training images with what is said of them, changed anew for each number but 0."""
     if number == 0:
-        return run.samples.image
-    return augment(run.samples.image, run.domain.AUGMENTATION, generator(run.settings.seed, number, 3))
+        return run.samples
+    return augment_batch(run.samples, run.domain.AUGMENTATION, generator(run.settings.seed, number, 3))
 
 
 @torch.no_grad()
@@ -234,6 +231,34 @@ def _features_show(run: Run, seen: Seen, module: nn.Module) -> tuple[dict[str, A
     return facts, training_report.features_blocks(module, seen.held_out, run.classes)
 
 
+# ----------------------------------------------------------------------------------------------------------- detector
+
+
+def _annotated(run: Run) -> tuple[list[int], list[int]]:
+    """Which samples, and which of those held out, have boxes: of what is not annotated nobody knows what it shows."""
+    count = len(run.samples.image)
+    known = [n for n, annotation in enumerate(run.annotations) if annotation.boxes is not None]
+    return [n for n in known if n < count], [n - count for n in known if n >= count]
+
+
+def _detector_sees(run: Run) -> Seen:
+    if BOXES not in run.samples.cond:
+        raise Error(f"A detector is trained on boxes, which images of {run.meta['domain']} do not have. Leave it out.")
+    ours, unseen = _annotated(run)
+    samples, held_out = (
+        run.samples[torch.tensor(ours, dtype=torch.long)],
+        run.held_out[torch.tensor(unseen, dtype=torch.long)],
+    )
+    if not any(run.annotations[n].boxes.names for n in ours):  # type: ignore[union-attr]
+        raise Error("A detector needs images with objects in boxes; found none among those to train on. Annotate some.")
+    return Seen(samples, held_out, detecting.detecting, stronger(run.domain))
+
+
+def _detector_shows(run: Run, seen: Seen, module: nn.Module) -> tuple[dict[str, Any], list[report.Block]]:
+    annotations = [run.annotations[len(run.samples.image) + n] for n in _annotated(run)[1]]
+    return detector_report.figures_and_blocks(module, seen.held_out.image, annotations, run.classes)
+
+
 # --------------------------------------------------------------------------------------------------------------- text
 
 
@@ -263,7 +288,8 @@ def _text_sees(run: Run) -> Seen:
     describe: Any = folder.load_part(run.root, "features", run.meta)
     count, unseen = len(run.samples.image), len(run.held_out.image)
     copies = [
-        _featured(describe, _variant(run, n), range(count), run.samples.target) for n in range(run.settings.variants)
+        _featured(describe, _variant(run, n).image, range(count), run.samples.target)
+        for n in range(run.settings.variants)
     ]
     held_out = _featured(describe, run.held_out.image, range(count, count + unseen), run.held_out.target)
     worded = [_captions(run, run.annotations, number) for number in range(PROMPTS)]
@@ -333,6 +359,11 @@ PARTS: Mapping[str, Part] = {
         },
         see=lambda run: _of_known_class(run, losses.naming, stronger(run.domain)),
         show=_features_show,
+    ),
+    "detector": Part(
+        plan=lambda plan: {"classes": list(plan.classes), "augmentation": stronger(plan.domain)},
+        see=_detector_sees,
+        show=_detector_shows,
     ),
     "text": Part(plan=_text_plan, see=_text_sees, show=_text_shows),
 }

@@ -69,7 +69,7 @@ PRESETS = {
     "detector": {
         "small": (
             Network((24, 48, 64, 96)),
-            Training(steps=400, batch=16, learning_rate=2e-3, warmup=30, weight_decay=0.05, ema=0.99),
+            Training(steps=400, batch=16, learning_rate=8e-3, warmup=30, weight_decay=0.05, ema=0.99),
         ),
     },
     "codec": {

@@ -67,7 +67,7 @@ def export(root: Path) -> list[Path]:
     """Write the graph or graphs of every part into the folder; returns them.
 
     denoiser.onnx; of a classifier classifier.onnx and gradient.onnx; of a codec encoder.onnx and decoder.onnx;
-    features.onnx; of a text encoder text.onnx and look.onnx.
+    features.onnx; detector.onnx; of a text encoder text.onnx and look.onnx.
     """
     meta = read_meta(root)
     written = []
@@ -100,10 +100,11 @@ def _graphs(root: Path, meta: Mapping[str, Any]) -> Iterable[tuple[str, _Graph]]
         codec: Any = load_part(root, "codec")
         yield "encoder", _Graph(_Method(codec, codec.encode), "codec", image, ("latent",))
         yield "decoder", _Graph(_Method(codec, codec.decode), "codec", {"latent": x}, ("image",))
-    if "features" in meta["parts"]:
-        features = load_part(root, "features")
-        names = tuple(features(image["image"]))
-        yield "features", _Graph(_Values(features), "features", image, names, optimize=False)
+    for part in ("features", "detector"):
+        if part in meta["parts"]:
+            network = load_part(root, part)
+            names = tuple(network(image["image"]))
+            yield part, _Graph(_Values(network), part, image, names, optimize=False)
     if "text" in meta["parts"]:
         text: Any = load_part(root, "text")
         plan = meta["parts"]["text"]

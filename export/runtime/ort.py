@@ -72,6 +72,7 @@ def open(root: str | os.PathLike[str], threads: int = 0) -> Model:
         classifier=_call(session("classifier")) if has_classifier else None,
         gradient=_call(session("gradient")) if has_classifier else None,
         features=_features(session("features")) if "features" in meta["parts"] else None,
+        detector=_features(session("detector")) if "detector" in meta["parts"] else None,
         text=text,
         likeness=likeness,
         meta=meta,

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 __all__ = [
+    "BOXES",
+    "OBJECTS",
     "TEXT",
     "Array",
     "Classifier",
@@ -19,6 +21,7 @@ __all__ = [
     "Cond",
     "Denoise",
     "Denoiser",
+    "Detector",
     "Features",
     "Field",
     "Gradient",
@@ -41,6 +44,9 @@ Denoise = Callable[[Array, float], Array]
 
 TEXT = "text"
 """The field that holds the tokens of a text, (tokens, width): what the text encoder of the model answers for a prompt."""
+
+BOXES, OBJECTS = "boxes", "objects"
+"""The fields of a layout: corners (N, 4), x0 y0 x1 y1 in parts of the image's width and height, and classes (N,)."""
 
 Noise = Callable[[int], Array]
 """Step number -> standard normal noise of the shape of x, a function of the sample's seed and the step alone."""
@@ -113,6 +119,16 @@ class Features(Protocol):
     def __call__(self, image: Array, /) -> Mapping[str, Array]: ...
 
 
+class Detector(Protocol):
+    """Objects in images: image (B, C, H, W) in [-1, 1] -> scores (B, K, h, w), corners (B, 4, h, w), K classes.
+
+    A probability for each place of a map and class, and a box for each place, x0 y0 x1 y1 in pixels of the image.
+    `toolkit.evaluation.detection.decode` reads boxes from it.
+    """
+
+    def __call__(self, image: Array, /) -> Mapping[str, Array]: ...
+
+
 class Text(Protocol):
     """The text encoder: N prompts -> (N, tokens, width), what the field "text" of a denoiser is told."""
 
@@ -163,6 +179,7 @@ class Model:
     classifier: Classifier | None = None
     gradient: Gradient | None = None
     features: Features | None = None
+    detector: Detector | None = None
     text: Text | None = None
     likeness: Likeness | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)

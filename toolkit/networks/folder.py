@@ -17,13 +17,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from toolkit import tokenizer
-from toolkit.diffusion.model import TEXT, Codec, Cond, Identity, Model, Spec
+from toolkit.diffusion.model import OBJECTS, TEXT, Codec, Cond, Identity, Model, Spec
 from toolkit.example import Error
 from toolkit.folder import clock_of, fingerprint, image_shape, read_meta, spec_of, write_meta
 from toolkit.networks import pretrained
 from toolkit.networks.autoencoder import Autoencoder
 from toolkit.networks.classifier import NoisyClassifier
+from toolkit.networks.detector import Detector
 from toolkit.networks.features import FeatureNet
+from toolkit.networks.layout import BoxUNet
 from toolkit.networks.preconditioning import PARAMETERISATIONS, Preconditioned, stepped
 from toolkit.networks.text import TextEncoder
 from toolkit.networks.unet import ConditionalUNet, TextUNet
@@ -36,6 +38,7 @@ GRAPHS = {
     "classifier": ("classifier.onnx", "gradient.onnx"),
     "codec": ("encoder.onnx", "decoder.onnx"),
     "features": ("features.onnx",),
+    "detector": ("detector.onnx",),
     "text": ("text.onnx", "look.onnx"),
 }
 """Part -> the graphs that `diffgraft export` makes of it."""
@@ -55,7 +58,8 @@ def _denoiser(network: Network, plan: Mapping[str, Any], meta: Mapping[str, Any]
     if "unet" in plan:
         unet: nn.Module = pretrained.text_unet_of(plan["unet"])
     else:
-        unet = (TextUNet if TEXT in spec.fields else ConditionalUNet)(network, spec.shape, spec.fields)
+        kind = TextUNet if TEXT in spec.fields else BoxUNet if OBJECTS in spec.fields else ConditionalUNet
+        unet = kind(network, spec.shape, spec.fields)
     known = {"sigma_data": lambda: spec.sigma_data, "clock": lambda: stepped(clock_of(meta).sigmas)}
     needed = inspect.signature(form).parameters
     return Preconditioned(unet, functools.partial(form, **{k: made() for k, made in known.items() if k in needed}))
@@ -70,6 +74,7 @@ BUILDERS: Mapping[str, Callable[[Network, Mapping[str, Any], Mapping[str, Any]],
         else Autoencoder(network, image_shape(meta), plan["latent_channels"])
     ),
     "features": lambda network, plan, meta: FeatureNet(network, image_shape(meta), plan["classes"]),
+    "detector": lambda network, plan, meta: Detector(network, image_shape(meta), len(plan["classes"])),
     "text": lambda network, plan, meta: TextEncoder(network, plan),
 }
 """Part -> the network that is one: (network, its entry in model.json, model.json) -> module."""
@@ -122,7 +127,7 @@ def open(root: str | os.PathLike[str], device: str | None = None) -> Model:
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     weights = fingerprint(root)
     denoiser = _Denoiser(load_part(root, "denoiser").to(place), spec_of(meta), place)
-    classifier = gradient = features = text = likeness = None
+    classifier = gradient = features = detector = text = likeness = None
     codec: Codec = Identity()
     if "classifier" in meta["parts"]:
         network = load_part(root, "classifier").to(place)
@@ -131,6 +136,8 @@ def open(root: str | os.PathLike[str], device: str | None = None) -> Model:
         codec = _Codec(load_part(root, "codec").to(place))
     if "features" in meta["parts"]:
         features = _features(load_part(root, "features").to(place))
+    if "detector" in meta["parts"]:
+        detector = _features(load_part(root, "detector").to(place))
     if "text" in meta["parts"]:
         encoder = load_part(root, "text").to(place)
         text, likeness = _text(encoder, tokenizer.open(root, meta["parts"]["text"]["tokens"]), place)
@@ -144,6 +151,7 @@ def open(root: str | os.PathLike[str], device: str | None = None) -> Model:
         classifier=classifier,
         gradient=gradient,
         features=features,
+        detector=detector,
         text=text,
         likeness=likeness,
         meta=meta,
