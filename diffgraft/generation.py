@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,16 +22,19 @@ from diffgraft import __version__, gates, models, report
 from diffgraft.sampling import filled, sigmas
 from toolkit import dataset
 from toolkit.balance import like as drawn_like
-from toolkit.diffusion.model import TEXT, Model
+from toolkit.diffusion.model import OBJECTS, TEXT, Model
 from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.example import Annotation, Error, Example, Provenance
 from toolkit.folder import spec_of, trained_on
-from toolkit.formats import nifti
+from toolkit.formats import coco, nifti, voc, yolo
 from toolkit.labels import Vocabulary, parse, to_json, told
 from toolkit.labels import of as vocabulary_of
 from toolkit.settings import Sampling
 
-__all__ = ["DEFAULT", "Outcome", "asked", "generate", "in_words", "put", "worded"]
+if TYPE_CHECKING:
+    from diffgraft.layout_generation import Layouts
+
+__all__ = ["DEFAULT", "Outcome", "asked", "generate", "in_words", "put", "resolved", "worded"]
 
 DEFAULT = Sampling(sampler="dpmpp_2m", steps=20)
 
@@ -41,14 +44,17 @@ COHERENCE = 0.9
 FILMS = {"dicom": "sc", "dx": "dx"}
 """Formats in which a film is a DICOM file too -> its kind; of domains that have them among FORMATS."""
 
-FORMATS = ("images", "folders", "nifti", *FILMS)
+BOXED = {"coco": coco, "voc": voc, "yolo": yolo}
+"""Formats of pictures with boxes -> what writes them; of domains that have them among FORMATS."""
+
+FORMATS = ("images", "folders", "nifti", *FILMS, *BOXED)
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What was made. similarity (N,): to the nearest training image, where that was asked for.
 
-    turned_away: gate -> how many of the draws it did not let pass.
+    turned_away: gate -> how many of the draws it did not let pass. notes: what else is said of the run.
     """
 
     count: int
@@ -58,6 +64,7 @@ class Outcome:
     limit: float | None = None
     similarity: tuple[float, ...] = ()
     turned_away: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def rejected(self) -> float:
@@ -84,6 +91,7 @@ def generate(
     reject_copies: str | Path | None = None,
     faithful_to: str | Path | None = None,
     fits_text: str | Path | None = None,
+    layouts: Layouts | None = None,
     backend: str = "auto",
     overwrite: bool = False,
     command: str = "",
@@ -99,10 +107,12 @@ def generate(
     volume: the images are slices of one head from its low to its high end, with a lesion in the middle part (none
     with lesion = 0). format: "images", a data set folder; "folders", one with a folder for each class and labels.csv;
     "nifti", one volume sub-<name>_<contrast>.nii.gz with its sidecar; "dicom" and "dx", a data set folder that has every
-    image as dicom/<id>.dcm too, Secondary Capture or DX; None is the domain's own. far_from: the data set
+    image as dicom/<id>.dcm too, Secondary Capture or DX; "coco", "voc" and "yolo", one that has its boxes in that format
+    too; None is the domain's own. far_from: the data set
     of the training; see gates.Distance. reject_copies: the same, but only what the audit calls a copy is drawn again.
     faithful_to: the same, what the feature network does not take for its class, or for real, is drawn again. fits_text:
-    the same, what fits its prompt less than most real images fit theirs is drawn again.
+    the same, what fits its prompt less than most real images fit theirs is drawn again. layouts: how images are made by a
+    model that is told boxes, which are then arranged like those of `like`; `labels` name a class that each shall hold.
     watch(label, done, of) is called once an evaluation.
     Errors: labels the domain does not know, a model without these data, a place that no draw fills.
     """
@@ -116,6 +126,20 @@ def generate(
     if (text is not None or prompts) and TEXT not in model.denoiser.spec.fields:
         raise Error(f"A text is for a model with a text encoder; {model_path} has none. Set labels: --set NAME=VALUE")
     name = name or f"synthetic{settings.seed}"
+    if OBJECTS in model.denoiser.spec.fields:
+        from diffgraft import layout_generation
+
+        if any(option is not None for option in (balance, each, faithful_to, fits_text)):
+            raise Error(
+                "Images for layouts go with --set, --like, --far-from and --reject-copies; leave --balance, --each, "
+                "--faithful-to and --fits-text out. Their own filter looks for the boxes."
+            )
+        return layout_generation.generate(
+            Path(model_path), model, domain, vocabulary, out, labels, count, settings, layouts, like=like, format=format,
+            name=name, far_from=far_from, reject_copies=reject_copies, overwrite=overwrite, command=command, watch=watch,
+        )  # fmt: skip
+    if layouts is not None:
+        raise Error(f"Layouts are for a model that is told boxes; {model_path} is not. Leave those options out.")
     if prompts:
         if text is not None or like is not None or each is not None:
             raise Error("Prompts are the texts of all images; leave --set text=, --like and --each out.")
@@ -141,7 +165,7 @@ def generate(
             count, format, drawn.draws, sigmas(model, settings)[0], None if far is None else far.limit,
             () if np.isnan(near).any() else tuple(near.tolist()), drawn.turned_away,
         )  # fmt: skip
-        made = _made(model, settings, volume, outcome)
+        made = resolved(model, settings, volume, outcome)
         if format == "nifti":
             _write_volume(folder, domain, name, images, rows, made, outcome)
         else:
@@ -212,6 +236,9 @@ def put(
     if format == "folders":
         domain.write(examples, folder, vocabulary, **about)
         return
+    if format in BOXED:
+        BOXED[format].write(examples, folder, vocabulary[domain.TARGET], **{"labels": to_json(vocabulary), **about})
+        return
     examples = list(examples)
     dataset.write(examples, folder, labels=to_json(vocabulary), **about)
     if format in FILMS:
@@ -261,10 +288,12 @@ def _check(
     format: str,
     name: str,
 ) -> None:
-    own = {"folders": hasattr(domain, "write"), **{name: name in getattr(domain, "FORMATS", ()) for name in FILMS}}
+    own = {"folders": all(hasattr(domain, need) for need in ("complete", "write"))}
+    own |= {name: name in getattr(domain, "FORMATS", ()) for name in (*FILMS, *BOXED)}
     if format not in FORMATS or not own.get(format, True):
         raise Error(
-            f"A format is one of {', '.join(FORMATS)}; folders need classes, dicom and dx films; found '{format}'."
+            f"A format is one of {', '.join(FORMATS)}; folders need classes, dicom and dx films, {', '.join(BOXED)} boxes; "
+            f"found '{format}'."
         )
     if volume and not hasattr(domain, "series"):
         raise Error(
@@ -281,7 +310,7 @@ def _check(
     parse(vocabulary, [f"{key}={value:g}" for key, value in wanted.items()])
 
 
-def _made(model: Model, settings: Sampling, volume: bool, outcome: Outcome) -> dict[str, Any]:
+def resolved(model: Model, settings: Sampling, volume: bool, outcome: Outcome) -> dict[str, Any]:
     """Every setting that was resolved."""
     made = dataclasses.asdict(settings) | {"count": outcome.count, "start_sigma": round(outcome.start_sigma, 4)}
     made |= {"backend": model.backend, "model": model.fingerprint[:16], "coherence": COHERENCE if volume else 0.0}

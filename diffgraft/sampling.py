@@ -23,7 +23,18 @@ from toolkit.folder import image_shape
 from toolkit.methods.guided import BATCH, SIGMA_MIN, walked
 from toolkit.settings import Sampling
 
-__all__ = ["Filled", "Gate", "Verdict", "conditions", "filled", "highest", "sample", "sigmas", "without_text"]
+__all__ = [
+    "Filled",
+    "Gate",
+    "Verdict",
+    "conditions",
+    "counted",
+    "filled",
+    "highest",
+    "sample",
+    "sigmas",
+    "without_text",
+]
 
 HIGHEST = 2.8
 """Sampling starts this many standard deviations up the training's ln sigma: beyond it the network saw next to nothing."""
@@ -150,7 +161,7 @@ def filled(
     places, draws = np.arange(count), 0
     for draw in range(MOST_DRAWS):
         wanted = [rows[p] for p in places]
-        step = _counted(watch, "sampling" if draw == 0 else f"draw {draw + 1}", len(places), settings)
+        step = counted(watch, "sampling" if draw == 0 else f"draw {draw + 1}", len(places), settings)
         drawn = sample(model, domain, wanted, settings, [draw * count + int(p) for p in places], coherence, step)
         draws += len(places)
         kept = np.ones(len(places), bool)
@@ -181,9 +192,10 @@ class _Shared:
         return math.sqrt(1 - self.part) * self.own(step, purpose) + math.sqrt(self.part) * self.common(step, purpose)
 
 
-def _counted(
+def counted(
     watch: Callable[[str, int, int], None], label: str, images: int, settings: Sampling
 ) -> Callable[[], None]:  # fmt: skip
+    """What is called once an evaluation of so many images, and tells watch(label, done, of)."""
     of, done = -(-images // BATCH) * walked(settings), 0
 
     def step() -> None:

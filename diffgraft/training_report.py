@@ -41,7 +41,7 @@ def write(
         "training": [(line["step"], line["loss"]) for line in log],
         "held out": [(line["step"], line["validation"]) for line in log if line["validation"] is not None],
     }
-    shown = {k: v for k, v in facts.items() if k not in ("held_out_groups", "trained_on")}
+    shown = {k: v for k, v in facts.items() if k not in ("held_out_groups", "trained_on", "faithful")}
     shown["held_out_groups"] = len(cast("list[str]", facts["held_out_groups"]))
     loss = report.Curve({k: v for k, v in curves.items() if v}, "step", "loss", "Loss")
     report.write(
