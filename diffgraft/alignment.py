@@ -1,5 +1,6 @@
 """Do synthetic images show what was asked for? A classifier trained on real samples alone names their class, and that of
-held-out real ones beside them. Films with findings are told all of these at once: diffgraft.findings_alignment.
+held-out real ones beside them. Films with findings are told all of these at once: diffgraft.findings_alignment. Pictures
+with boxes are looked at by detectors: diffgraft.layout_alignment.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from diffgraft import classify_report, findings_alignment
+from diffgraft import classify_report, findings_alignment, layout_alignment, layout_judges
 from diffgraft.classify_result import Alignment
 from diffgraft.experiment import REAL_ARMS, REFERENCE, Watch, check, dump, output, protocol, settled
 from diffgraft.findings_result import Agreement
+from diffgraft.layout_result import LayoutAlignment
 from diffgraft.pools import arrays, families, read_real, with_findings
 from toolkit.evaluation import classification as scores
 from toolkit.evaluation.downstream import SETTINGS, Labelled, train
@@ -37,14 +39,20 @@ def alignment(
     command: str = "",
     watch: Watch = lambda *_: None,
     cache: Path | None = None,
-) -> Alignment | Agreement:
+) -> Alignment | Agreement | LayoutAlignment:
     """How often a classifier trained on REAL's training folds names the class that a synthetic image was asked to show,
     beside how often it names that of a held-out real one.
 
     fake, beside: as in `classify`; a generator may know the held-out samples, for the classifier does not. out, watch:
     likewise. label: None is the class of photographs, and of films every finding at once; fold: None is the one that the
-    domain keeps back. model: for findings, see `diffgraft.findings_alignment.alignment`.
+    domain keeps back. model: for findings, see `diffgraft.findings_alignment.alignment`. A data set with boxes is
+    judged by `diffgraft.layout_alignment.alignment`.
     """
+    if label is None and layout_judges.with_boxes(Path(data)):
+        return layout_alignment.alignment(
+            data, fake, beside=beside, seeds=seeds, steps=steps, fold=fold, out=out, overwrite=overwrite, command=command,
+            watch=watch, cache=cache,
+        )  # fmt: skip
     if label is None and with_findings(Path(data)):
         return findings_alignment.alignment(
             data, fake, beside=beside, seeds=seeds, steps=steps, fold=fold, model=model, out=out, overwrite=overwrite,

@@ -53,6 +53,7 @@ class Task(StrEnum):
     anomaly = "anomaly"
     distribution = "distribution"
     classify = "classify"
+    detect = "detect"
     alignment = "alignment"
 
 
@@ -98,11 +99,12 @@ def main() -> None:
     "diffgraft prepare plant_disease photos/ work/coffee --only crop=coffee"
 )
 def prepare(
-    domain: Annotated[str, typer.Argument(help="chest_xray, brain_mri or plant_disease.")],
+    domain: Annotated[str, typer.Argument(help="chest_xray, brain_mri, plant_disease or detection.")],
     raw: Annotated[
         Path,
         typer.Argument(
-            help="Folder of raw files: DICOM films, or pictures with metadata.csv; NIfTI, flat or BIDS; photographs in class folders."
+            help="Folder of raw files: DICOM films, or pictures with metadata.csv; NIfTI, flat or BIDS; photographs in "
+            "class folders; pictures with boxes, COCO, VOC or YOLO."
         ),
     ],
     data: Annotated[Path, typer.Argument(help="New data set folder.")],
@@ -110,10 +112,14 @@ def prepare(
         str | None, typer.Option(help="brain_mri: contrast to take, as in the file names; FLAIR unless given.")
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="WIDTHxHEIGHT; plant_disease 128x64, chest_xray 128x128 unless given.")
+        str | None,
+        typer.Option(help="WIDTHxHEIGHT; plant_disease 128x64, chest_xray 128x128, detection 192x144 unless given."),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Images to take, such as crop=coffee or view=PA; repeat.")
+    ] = None,
+    crop: Annotated[
+        int | None, typer.Option(help="detection: cut pictures into windows of this many pixels, for small objects.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -124,11 +130,11 @@ def prepare(
     with _progress() as step:
         counted = run(
             domain, raw, data, lambda done, of: step("reading", done, of), overwrite,
-            contrast=contrast, size=size, only=only or None,
+            contrast=contrast, size=size, only=only or None, crop=crop,
         )  # fmt: skip
-    options = {k: v if type(v) is str else " ".join(v) for k, v in counted.options.items() if v}  # type: ignore
+    options = {k: " ".join(v) if type(v) in (list, tuple) else v for k, v in counted.options.items() if v}  # type: ignore
     _say(f"{domain} of {raw}; " + ", ".join(f"{k} {v}" for k, v in options.items()))
-    for label, count in counted.classes.items():
+    for label, count in (counted.objects or counted.classes).items():
         _say(f"{count:8} {label}")
     samples, groups = named(domain).UNITS
     _say(f"{counted.samples} {samples} of {counted.groups} {groups} in {data}")
@@ -136,12 +142,34 @@ def prepare(
     _next(f"diffgraft train {domain} {data} models/mine")
 
 
+@app.command(epilog="Example: diffgraft convert photos/ out/ --to yolo;   where several formats lie: --from voc")
+def convert(
+    raw: Annotated[Path, typer.Argument(help="Folder of pictures with boxes in COCO, Pascal VOC or YOLO format.")],
+    out: Annotated[Path, typer.Argument(help="New folder.")],
+    target: Annotated[str, typer.Option("--to", help="coco, voc or yolo.")],
+    source: Annotated[str | None, typer.Option("--from", help="coco, voc or yolo; found by what is there.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write pictures with boxes in another format; their files are copied unchanged."""
+    from diffgraft.conversion import convert as run
+    from diffgraft.conversion import told
+
+    with _progress() as step:
+        made = run(raw, out, target, source, lambda done, of: step("copying", done, of), overwrite)
+    for line in told(made, out):
+        _say(line)
+    _tell_aside(made.aside, out)
+    _next(f"diffgraft prepare detection {out} work/boxes")
+
+
 @app.command(epilog="Example: diffgraft train brain_mri work/mri models/mine --part classifier")
 def train(
-    domain: Annotated[str, typer.Argument(help="chest_xray, brain_mri or plant_disease.")],
+    domain: Annotated[str, typer.Argument(help="chest_xray, brain_mri, plant_disease or detection.")],
     data: Annotated[Path, typer.Argument(help="Data set folder, from prepare.")],
     model: Annotated[Path, typer.Argument(help="Model folder; parts are added to it.")],
-    part: Annotated[str, typer.Option(help="denoiser, classifier, codec, features, text or embedding.")] = "denoiser",
+    part: Annotated[
+        str, typer.Option(help="denoiser, classifier, codec, features, text, detector or embedding.")
+    ] = "denoiser",
     preset: Annotated[str, typer.Option(help="Size and length of the training.")] = "small",
     steps: Annotated[int | None, typer.Option(help="Instead of the preset's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Instead of the preset's.")] = None,
@@ -210,7 +238,8 @@ def generate(
     format: Annotated[
         str | None,
         typer.Option(
-            help="images; folders, one a class; nifti, one volume; dicom or dx, films too. Else the domain's own."
+            help="images; folders, one a class; nifti, one volume; dicom or dx, films too; coco, voc or yolo, boxes too. "
+            "Else the domain's own."
         ),
     ] = None,
     name: Annotated[str, typer.Option(help="Label of the volume or samples, letters and digits.")] = "",
@@ -228,21 +257,58 @@ def generate(
     fits_text: Annotated[
         Path | None, typer.Option(help="Training data set: draw again what fits its prompt less than real images do.")
     ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(help="Boxes, of --like or the model's own: recombine unless given, copy, jitter or sample."),
+    ] = None,
+    filter_: Annotated[
+        bool | None,
+        typer.Option(
+            "--filter/--no-filter",
+            help="Boxes: draw again what the model's detector does not find where it was asked for. On where there is one.",
+        ),
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(help="Boxes: real images to measure the filter's limit on. Else --like, or the model's own."),
+    ] = None,
+    real_share: Annotated[
+        float | None,
+        typer.Option(help="Boxes: part of real images that keep the limit, 0.5, 0.75 (unless given) or 0.9."),
+    ] = None,
+    relabel: Annotated[
+        bool, typer.Option("--relabel", help="Boxes: take the detector's box where it surely fits better.")
+    ] = False,
+    favour_hard: Annotated[
+        bool, typer.Option("--favour-hard", help="Boxes: ask more often for layouts that the detector finds hard.")
+    ] = False,
+    tries: Annotated[
+        int | None, typer.Option(help="Boxes: draws for one layout before it is replaced, 4 unless given.")
+    ] = None,
+    keep: Annotated[
+        float | None, typer.Option(help="Boxes: part of what passed that is kept, the images whose boxes score best.")
+    ] = None,
     backend: BackendName = Backend.auto,
     overwrite: Overwrite = False,
     open_report: OpenReport = False,
 ) -> None:
     """New images from noise, with the labels that are set, as a data set folder or a volume, with a report."""
     from diffgraft import generation as module
+    from diffgraft.layout_generation import Layouts
 
     settings = _sampling(model, "sampling", seed=seed, steps=steps, guidance=guidance, sampler=sampler)
     asked = module.asked(model, set_ or [])
+    chosen = {
+        "kind": layout, "filtered": filter_, "check": check, "quantile": real_share, "relabel": relabel or None,
+        "favour_hard": favour_hard or None, "tries": tries, "keep": keep,
+    }  # fmt: skip
+    chosen = {name: value for name, value in chosen.items() if value is not None}
     with _progress() as step:
         made = module.generate(
             model, out, asked.labels, count, settings, text=asked.text, prompts=_lines(prompts), like=like,
             balance=balance, each=each, volume=volume, format=format, name=name, far_from=far_from,
-            reject_copies=reject_copies, faithful_to=faithful_to, fits_text=fits_text, backend=backend.value, overwrite=overwrite,
-            command=_command(), watch=step,
+            reject_copies=reject_copies, faithful_to=faithful_to, fits_text=fits_text, layouts=Layouts(**chosen) if chosen else None,
+            backend=backend.value, overwrite=overwrite, command=_command(), watch=step,
         )  # fmt: skip
     _say(f"{settings}; start sigma {made.start_sigma:.3g}")
     if made.limit is not None:
@@ -252,11 +318,14 @@ def generate(
     if made.turned_away:
         words = ", ".join(f"{count} {name}" for name, count in made.turned_away.items())
         _say(f"{made.rejected:.0%} of {made.draws} draws rejected: {words}")
+    for note in made.notes:
+        _say(note)
     _say(f"{made.count} synthetic images in {out}; report {out / 'report.html'}   (research use only)")
     _open(out / "report.html", open_report)
     steps_after = {
         "nifti": f"diffgraft counterfactual {model} {out} out/ --force",
         "folders": f"diffgraft audit DATA {out} --model {model}",
+        **dict.fromkeys(module.BOXED, f"diffgraft evaluate DATA {out} --task detect"),
     }
     _next(steps_after.get(made.format, f"look at {out / 'report.html'}"))
 
@@ -264,7 +333,8 @@ def generate(
 @app.command(
     epilog="Example: diffgraft edit models/plant_disease work/coffee out/ --where condition=healthy --set condition=rust;   "
     "one photograph: diffgraft edit models/plant_disease leaf.jpg out/ --set condition=rust --mask spots.png;   a film by "
-    'words: diffgraft edit models/chest_xray film.dcm out/ --set text="right pleural effusion" --box 200,900,1000,1700'
+    'words: diffgraft edit models/chest_xray film.dcm out/ --set text="right pleural effusion" --box 200,900,1000,1700;   an '
+    "object: diffgraft edit models/detection smear.jpg out/ --object WBC=250,180,430,350"
 )
 def edit(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
@@ -282,6 +352,20 @@ def edit(
     box: Annotated[
         list[str] | None,
         typer.Option(help="Where to change, x0,y0,x1,y1 in pixels of the image in its file or in parts of 1; repeat."),
+    ] = None,
+    object_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--object",
+            help="detection: CLASS=x0,y0,x1,y1, what to draw where, in pixels or in parts of 1; repeat. A --box is emptied.",
+        ),
+    ] = None,
+    crop: Annotated[
+        int | None,
+        typer.Option(help="detection: width in pixels of what the model sees; as it was prepared, else all."),
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(help="detection: coco (unless given), voc or yolo; images, a data set alone.")
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="Grey picture, white where to change, grey where less.")] = None,
     region: Annotated[
@@ -309,7 +393,8 @@ def edit(
     asked = generation.worded(model, set_ or [])
     with _progress() as step:
         made = run(
-            model, input, out, procedure, asked.labels, text=asked.text, strength=strength, boxes=box or (), mask=mask,
+            model, input, out, procedure, asked.labels, text=asked.text, strength=strength, boxes=box or (),
+            objects=object_ or (), crop=crop, format=format, mask=mask,
             region=region, where=where or (), count=count, variants=variants, settings=settings, backend=backend.value,
             overwrite=overwrite, command=_command(), watch=step,
         )  # fmt: skip
@@ -327,7 +412,8 @@ def edit(
         _say(f"{made.films} on the grid of their files in {out / 'films'}")
     _say(f"report {out / 'report.html'}   (research use only)")
     _open(out / "report.html", open_report)
-    _next(f"look at {out / 'report.html'}; then diffgraft evaluate REAL {out} --task classify")
+    task = "detect" if object_ or hasattr(made, "objects") else "classify"
+    _next(f"look at {out / 'report.html'}; then diffgraft evaluate REAL {out} --task {task}")
 
 
 @app.command(epilog="Example: diffgraft counterfactual models/brain_mri scan_flair.nii.gz out/")
@@ -406,7 +492,8 @@ def counterfactual(
 
 @app.command(
     epilog="Example: diffgraft evaluate scans/ out/ --task anomaly --out report/;   does it help a classifier: "
-    "diffgraft evaluate work/coffee made/ --task classify --shots 10 --shots 0 --out report/"
+    "diffgraft evaluate work/coffee made/ --task classify --shots 10 --shots 0 --out report/;   a detector: "
+    "diffgraft evaluate work/cells made/ --task detect --shots 20 --shots 0 --out report/"
 )
 def evaluate(
     data: Annotated[
@@ -443,7 +530,12 @@ def evaluate(
         typer.Option(help="classify, alignment: label to tell; class, or every finding of films, unless given."),
     ] = None,
     shots: Annotated[
-        list[int] | None, typer.Option(help="classify: real samples of each class, 0 (or nothing) for all; repeat.")
+        list[int] | None,
+        typer.Option(help="Real samples, 0 (or nothing) for all: classify, of each class; detect, images; repeat."),
+    ] = None,
+    arms: Annotated[
+        list[str] | None,
+        typer.Option(help="detect: real, classical, copy-paste, 10, 50, only, pretrained; all unless given; repeat."),
     ] = None,
     features: Annotated[
         Path | None, typer.Option(help="distribution: feature network as an ONNX file, instead of the model's own.")
@@ -451,10 +543,11 @@ def evaluate(
     split: Annotated[
         str, typer.Option(help="distribution: compare with the held-out part of DATA, or all.")
     ] = "held-out",
-    seeds: Annotated[int, typer.Option(help="classify, alignment: trainings of each kind.")] = 3,
-    steps: Annotated[int | None, typer.Option(help="classify, alignment: of every training.")] = None,
+    seeds: Annotated[int, typer.Option(help="classify, detect, alignment: trainings of each kind.")] = 3,
+    steps: Annotated[int | None, typer.Option(help="classify, detect, alignment: of every training.")] = None,
     fold: Annotated[
-        int | None, typer.Option(help="classify, alignment: fold that tests and is never trained on; the domain's own.")
+        int | None,
+        typer.Option(help="classify, detect, alignment: fold that tests and is never trained on; the domain's own."),
     ] = None,
     overwrite: Overwrite = False,
     open_report: OpenReport = False,
@@ -476,8 +569,18 @@ def evaluate(
             Task.classify: partial(classify, shots=shots or ()),
             Task.alignment: partial(alignment, cache=cache_folder()),
         }[task]
-        other = {Task.classify: Task.alignment, Task.alignment: Task.classify}[task]
+        from diffgraft.layout_judges import with_boxes
+
+        helps = Task.detect if with_boxes(data) else Task.classify
+        other = {Task.classify: Task.alignment, Task.alignment: helps}[task]
         next_step = f"diffgraft evaluate {data} {maps} --task {other.value}"
+    elif task == Task.detect:
+        _need("torch", "train")
+        from diffgraft.detect import detect
+
+        shared |= {"seeds": seeds, "fold": fold, "model": model} | ({} if steps is None else {"steps": steps})
+        run = partial(detect, arms=arms or (), shots=shots or ())
+        next_step = f"diffgraft evaluate {data} {maps} --task alignment"
     elif task == Task.distribution:
         from diffgraft.distribution import distribution
         from diffgraft.features import cache_folder
@@ -567,12 +670,12 @@ def export(
 def demo(
     input: Annotated[Path | None, typer.Option(help="A scan of your own instead of the sample.")] = None,
     out: Annotated[
-        Path, typer.Option(help="Output folder; brain_mri, films, leaves and rust in it are replaced.")
+        Path, typer.Option(help="Output folder; brain_mri, films, leaves, rust and smears in it are replaced.")
     ] = Path("demo"),
     models: Annotated[Path, typer.Option(help="Folder of the starter models.")] = Path("models"),
 ) -> None:
-    """Run the starter models: a scan's healthy counterfactual, films by text, leaves, healthy leaves given rust."""
-    brain, chest, plant = models / "brain_mri", models / "chest_xray", models / "plant_disease"
+    """Run the starter models: a scan's healthy counterfactual, films by text, leaves, leaves given rust, smears with boxes."""
+    brain, chest, plant, smears = (models / name for name in ("brain_mri", "chest_xray", "plant_disease", "detection"))
     sample = input or brain / "sample" / "sub-demo_FLAIR.nii.gz"
     counterfactual(brain, sample, out / "brain_mri", overwrite=True, force=input is None)
     if input is None:
@@ -581,6 +684,7 @@ def demo(
         edit(
             plant, out / "leaves", out / "rust", set_=["condition=rust"], where=["condition=healthy"], count=4, overwrite=True
         )  # fmt: skip
+        generate(smears, out / "smears", count=8, format="coco", overwrite=True)
     _say(f"reports: {', '.join(str(path) for path in sorted(out.glob('*/report.html')))}")
 
 

@@ -18,14 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from diffgraft import edit_films, edit_region, edit_report, models, report
+from diffgraft import edit_films, edit_objects, edit_region, edit_report, models, report
+from diffgraft.edit_objects_report import Outcome as Drawn
 from diffgraft.edit_region import REGIONS, Region
 from diffgraft.edit_report import Outcome
-from diffgraft.generation import default, format_of, put
+from diffgraft.generation import BOXED, default, format_of, put
 from diffgraft.preparation import quarantine
 from diffgraft.sampling import conditions, highest
 from toolkit import dataset, labels
-from toolkit.diffusion.model import TEXT, Model
+from toolkit.diffusion.model import OBJECTS, TEXT, Model
 from toolkit.example import Annotation, Error, Example, Provenance
 from toolkit.folder import image_shape
 from toolkit.labels import Vocabulary
@@ -108,6 +109,9 @@ def edit(
     boxes: Sequence[str] = (),
     mask: str | Path | None = None,
     region: str | None = None,
+    objects: Sequence[str] = (),
+    crop: int | None = None,
+    format: str | None = None,
     where: Sequence[str] = (),
     count: int | None = None,
     variants: int = 1,
@@ -116,7 +120,7 @@ def edit(
     overwrite: bool = False,
     command: str = "",
     watch: Callable[[str, int, int], None] = lambda *_: None,
-) -> Outcome:
+) -> Outcome | Drawn:
     """Edit the images of a data set, a folder of raw files or one file towards `changes`, into a new data set.
 
     text: what the images shall show, in words, for a model with a text encoder; what an image shows besides is kept. boxes:
@@ -124,7 +128,8 @@ def edit(
     white where to change, its grey the part of the strength (a change map); else each image's own mask, else what `region` says, one
     of REGIONS. where: labels that an image must have to be taken, such as "condition=healthy". count: at most so many
     images, the first; variants: of each of them. What cannot be edited so is put aside with the reason. Films that come
-    as files are also given back on their own grid, see `edit_films`.
+    as files are also given back on their own grid, see `edit_films`. objects: of a model that is told boxes, what to draw
+    where, each "CLASS=x0,y0,x1,y1"; what lies in `boxes` is then taken away; crop, format: see `edit_objects`.
     Errors: an unknown procedure or label, a strength outside (0, 1], a text for a model of labels, no image to edit.
     """
     if procedure not in PROCEDURES or not 0 < strength <= 1 or variants < 1:
@@ -138,6 +143,29 @@ def edit(
     if text is not None and TEXT not in model.denoiser.spec.fields:
         raise Error(f"A text is for a model with a text encoder; {model_path} has none. Set labels: --set NAME=VALUE")
     settings = settings or default(model.meta, "editing")
+    needed = [path for path in (model_path, source, mask) if path is not None]
+    if OBJECTS in model.denoiser.spec.fields:
+        if (
+            procedure != "inpaint"
+            or changes
+            or mask is not None
+            or region is not None
+            or format not in (None, "images", *BOXED)
+        ):
+            raise Error(
+                "A model that is told boxes draws objects by inpainting, --object CLASS=x0,y0,x1,y1, and writes images, "
+                f"{', '.join(BOXED)}; leave --set, --mask, --region and other procedures and formats out."
+            )
+        asked = edit_objects.placed(objects, boxes, vocabulary[domain.TARGET])  # type: ignore[arg-type]
+        return edit_objects.edit(
+            model, domain, vocabulary, Path(source), out, asked, having=labels.parse(vocabulary, where), count=count,
+            variants=variants, crop=crop, settings=settings, format=format or format_of(domain), needed=needed,
+            overwrite=overwrite, command=command, watch=watch,
+        )  # fmt: skip
+    if objects or crop is not None or format is not None:
+        raise Error(
+            f"Objects are for a model that is told boxes; {model_path} is not. Leave --object, --crop and --format out."
+        )
     place = edit_region.region(domain, procedure, boxes, mask, region)
     if boxes and not (hasattr(domain, "grid") or (Path(source) / "manifest.jsonl").is_file()):
         raise Error(
@@ -145,7 +173,6 @@ def edit(
             f"prepare the images: diffgraft prepare {model.meta['domain']} {source} DATA"
         )
     asked = Annotation(text, changes or {})
-    needed = [path for path in (model_path, source, mask) if path is not None]
     with dataset.staged(out, overwrite, ("report.html",), needed) as folder:
         begun = time.monotonic()
         aside: list[tuple[str, str]] = []

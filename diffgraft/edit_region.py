@@ -20,7 +20,7 @@ from scipy import ndimage
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Error, Example
 
-__all__ = ["DIFFERENCE", "REGIONS", "REGION_OF", "Region", "region"]
+__all__ = ["DIFFERENCE", "REGIONS", "REGION_OF", "Box", "Region", "box_of", "in_pixels", "region"]
 
 SPOTTED, SPOT = 0.3, 4.0
 """Part of the foreground that spots cover, and how far they reach, in pixels."""
@@ -121,12 +121,7 @@ class Region:
         high, wide = shape
         drawn = np.zeros(shape, np.float32)
         for box in self.boxes:
-            x0, y0, x1, y1 = box if max(box) > 1 else (box[0] * wide, box[1] * high, box[2] * wide, box[3] * high)
-            if x1 > wide or y1 > high:
-                raise Error(
-                    f"A box lies inside its image, {wide} x {high} pixels; found {x0:g},{y0:g},{x1:g},{y1:g}. "
-                    "Its numbers are pixels from the upper left corner of the image in the file."
-                )
+            x0, y0, x1, y1 = in_pixels(box, wide, high)
             drawn[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)] = 1
         return drawn
 
@@ -151,10 +146,22 @@ def region(
     own = REGION_OF[procedure]
     if not hasattr(domain, "foreground") and procedure != "inpaint":
         own = "whole"  # nothing is told from the rest, and these procedures keep a layout by themselves
-    return Region(kind or own, tuple(_box(words) for words in boxes), None if mask is None else Path(mask))
+    return Region(kind or own, tuple(box_of(words) for words in boxes), None if mask is None else Path(mask))
 
 
-def _box(words: str) -> Box:
+def in_pixels(box: Box, wide: int, high: int) -> Box:
+    """A box in pixels of an image. Errors: one that reaches beyond it."""
+    x0, y0, x1, y1 = box if max(box) > 1 else (box[0] * wide, box[1] * high, box[2] * wide, box[3] * high)
+    if x1 > wide or y1 > high:
+        raise Error(
+            f"A box lies inside its image, {wide} x {high} pixels; found {x0:g},{y0:g},{x1:g},{y1:g}. "
+            "Its numbers are pixels from the upper left corner of the image in the file."
+        )
+    return x0, y0, x1, y1
+
+
+def box_of(words: str) -> Box:
+    """A box as a user writes it. Errors: words that are none."""
     try:
         x0, y0, x1, y1 = (float(word) for word in words.split(","))
     except ValueError:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from diffgraft.models import domain
 from toolkit import dataset, labels
+from toolkit.diffusion.model import BOXES
 from toolkit.example import Error, Example
 from toolkit.labels import Vocabulary
 
@@ -30,7 +32,8 @@ class Prepared:
     """What was counted.
 
     classes: class of the domain's target -> samples, every class of the vocabulary among them, and "unknown" where it
-    occurs. aside: (source, reason) of each file that was not used. options: as resolved.
+    occurs. objects: class -> boxes, of pictures that have boxes. aside: (source, reason) of each file that was not used.
+    options: as resolved.
     """
 
     samples: int
@@ -39,6 +42,7 @@ class Prepared:
     vocabulary: Vocabulary
     aside: tuple[tuple[str, str], ...]
     options: Mapping[str, object]
+    objects: Mapping[str, int] = field(default_factory=dict)
 
 
 def prepare(
@@ -62,6 +66,7 @@ def prepare(
     vocabulary = module.vocabulary(raw, **resolved)
     classes: dict[str, int] = dict.fromkeys(vocabulary.get(module.TARGET, ()), 0)
     groups: set[str] = set()
+    objects: Counter[str] = Counter()
     aside: list[tuple[str, str]] = []
 
     def put_aside(source: str, reason: str) -> None:
@@ -73,6 +78,8 @@ def prepare(
             value = example.annotation.labels.get(module.TARGET, math.nan)
             label = "unknown" if math.isnan(value) else vocabulary[module.TARGET][int(value)]
             classes[label] = classes.get(label, 0) + 1
+            if example.annotation.boxes is not None:
+                objects.update(example.annotation.boxes.names)
             yield example
         if not groups:
             raise Error(_nothing(raw, aside))
@@ -81,9 +88,10 @@ def prepare(
     with dataset.staged(data, overwrite, needed=[raw]) as folder:
         found = module.read(raw, **resolved, aside=put_aside, watch=watch)
         facts = {"domain": name, "raw": str(raw.absolute()), "options": resolved, "classes": classes}
+        facts |= {"objects": objects} if BOXES in module.fields(vocabulary) else {}
         samples = write(counted(found), folder, vocabulary, **facts)
         quarantine(folder, aside)
-    return Prepared(samples, len(groups), classes, vocabulary, tuple(aside), resolved)
+    return Prepared(samples, len(groups), classes, vocabulary, tuple(aside), resolved, objects)
 
 
 def quarantine(folder: Path, aside: Sequence[tuple[str, str]]) -> None:

@@ -122,6 +122,10 @@ def train(
     plain["parts"][part] |= {"run": facts}
     if hasattr(domain, "typical"):
         plain["typical"] = domain.typical(seen)
+    if "crop" in about.get(
+        "options", {}
+    ):  # what windows of a picture the model was shown, which it is shown again to edit
+        plain["crop"] = about["options"]["crop"]
     folder.save_part(root, part, average, plain)
     training_report.write(place, part, facts, blocks, plain["parts"][part], settings, domain.NOTICE)
     return facts

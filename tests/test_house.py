@@ -28,7 +28,19 @@ PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".pt2", ".ckpt", ".bin", ".joblib"}
 BUILD_MACHINE = re.compile(rb"(?<![\w.~-])/(?:work|root|home)/")
 BUILD_MACHINE_BINARY = re.compile(rb"/(?:work|root|home)/")
 
-VERBS = {"prepare", "train", "generate", "edit", "counterfactual", "evaluate", "audit", "export", "methods", "demo"}
+VERBS = {
+    "prepare",
+    "train",
+    "generate",
+    "edit",
+    "counterfactual",
+    "evaluate",
+    "audit",
+    "export",
+    "convert",
+    "methods",
+    "demo",
+}
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
