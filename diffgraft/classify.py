@@ -15,7 +15,7 @@ import numpy as np
 
 from diffgraft import classify_report, findings
 from diffgraft.classify_result import Classification, Row, said
-from diffgraft.experiment import REAL_ARMS, REFERENCE, Watch, arms, check, dump, output, protocol, settled
+from diffgraft.experiment import REAL_ARMS, REFERENCE, Watch, arms, check, covered, dump, output, protocol, settled
 from diffgraft.findings_result import Gains
 from diffgraft.pools import Family, Real, arrays, families, read_real, strata, with_findings
 from toolkit.evaluation import classification as scores
@@ -99,19 +99,7 @@ def _tasks(
     real: Real, pools: Sequence[Family], shots: Sequence[int], seeds: Sequence[int]
 ) -> tuple[list[_Task], list[str]]:
     """Every training there is to do, and what is left out."""
-    tasks, skipped = [], []
-    for each in pools:
-        lacking = [k for k in shots if not any(each.at(k, seed) for seed in seeds)]
-        if len(lacking) == len(shots):
-            raise Error(
-                f"A pool has samples for the shots asked for, {list(shots)}; '{each.name}' has none. Make some."
-            )
-        skipped += [f"'{each.name}' has no pool for {said(k)}: its arms are left out there." for k in lacking]
-        for k in set(shots) - set(lacking):
-            if gone := [seed for seed in seeds if each.at(k, seed) is None]:
-                raise Error(
-                    f"A pool has one data set a seed; '{each.name}' lacks k{k}-s{gone[0]}. Make it, or ask for fewer --seeds."
-                )
+    skipped, tasks = covered(pools, shots, seeds, said), []
     for k in shots:
         for seed in seeds:
             own = real.training(k, seed)

@@ -18,7 +18,7 @@ from toolkit.example import Error
 from toolkit.methods.mixing import cutmix, mixup
 from toolkit.settings import Training
 
-__all__ = ["REAL_ARMS", "REFERENCE", "Watch", "arms", "check", "dump", "output", "protocol", "settled"]
+__all__ = ["REAL_ARMS", "REFERENCE", "Watch", "arms", "check", "covered", "dump", "output", "protocol", "settled"]
 
 REFERENCE = "real + classical"
 Watch = Callable[[str, int, int], object]
@@ -47,6 +47,29 @@ def check(seeds: int, steps: int, shots: Sequence[int]) -> None:
         raise Error(
             f"An experiment has one seed and one step or more, and shots from 0; found {seeds}, {steps}, {list(shots)}."
         )
+
+
+def covered(
+    pools: Sequence[Family], shots: Sequence[int], seeds: Sequence[int], said: Callable[[int], str]
+) -> list[str]:
+    """What is left out, in words: a family's arms at numbers of shots that it has no pool for. said: such a number.
+
+    Errors: a family without a pool for any of them, or for some seeds only.
+    """
+    skipped = []
+    for each in pools:
+        lacking = [k for k in shots if not any(each.at(k, seed) for seed in seeds)]
+        if len(lacking) == len(shots):
+            raise Error(
+                f"A pool has samples for the shots asked for, {list(shots)}; '{each.name}' has none. Make some."
+            )
+        skipped += [f"'{each.name}' has no pool for {said(k)}: its arms are left out there." for k in lacking]
+        for k in set(shots) - set(lacking):
+            if gone := [seed for seed in seeds if each.at(k, seed) is None]:
+                raise Error(
+                    f"A pool has one data set a seed; '{each.name}' lacks k{k}-s{gone[0]}. Make it, or ask for fewer --seeds."
+                )
+    return skipped
 
 
 def settled(steps: int, fold: int) -> Training:

@@ -164,7 +164,7 @@ def _trained(real: Pictures, settings: Training, cache: Path | None, watch: Call
     samples = Batch(
         torch.from_numpy(np.stack([e.image for e in _fitting(real.own)])),
         {name: torch.from_numpy(values) for name, values in told.items()},
-        torch.tensor(_kinds(_fitting(real.own), real.names)),
+        torch.zeros(len(_fitting(real.own)), dtype=torch.long),  # of one kind: each is drawn as often
     )
     with torch.random.fork_rng(), tempfile.TemporaryDirectory() as scratch:
         torch.manual_seed(settings.seed)
@@ -196,16 +196,6 @@ def _fitting(examples: Sequence[Example]) -> list[Example]:
         line = f"{len(examples) - len(kept)} pictures with more than {layout.MOST} boxes are not trained on."
         warnings.warn(line, Note, stacklevel=2)
     return kept
-
-
-def _kinds(examples: Sequence[Example], names: Sequence[str]) -> list[int]:
-    """The rarest class of each picture, by which they are drawn evenly; one more for those that show nothing."""
-    every = [name for e in examples for name in _boxes(e).names]
-    count = {name: every.count(name) for name in names}
-    return [
-        min((names.index(n) for n in set(_boxes(e).names)), key=lambda k: (count[names[k]], k), default=len(names))
-        for e in examples
-    ]
 
 
 def _boxes(example: Example) -> Boxes:

@@ -116,7 +116,7 @@ def _denoiser_sees(run: Run) -> Seen:
     codec = folder.load_part(run.root, "codec", run.meta)
     variants = max(1, run.settings.variants)
     changed = (_variant(run, number) for number in range(variants))
-    samples = _joined([Batch(_latents(codec, copy.image), copy.cond, copy.target) for copy in changed])
+    samples = _evenly(_joined([Batch(_latents(codec, copy.image), copy.cond, copy.target) for copy in changed]))
     held_out = Batch(_latents(codec, run.held_out.image), run.held_out.cond, run.held_out.target)
     decode = torch.no_grad()(lambda x: codec.decode(x))
     if TEXT not in run.spec.fields:
@@ -131,6 +131,15 @@ def _denoiser_sees(run: Run) -> Seen:
     return Seen(
         samples, held_out, losses.denoising, Augmentation(), decode, partial(language.Prompted, *_table(run, asked))
     )
+
+
+def _evenly(batch: Batch) -> Batch:
+    """Pictures with boxes, each to be drawn as often as any other; other images stay balanced by their class.
+
+    The class of a picture is the rarest of its objects: a handful that show none but the commonest would be a third of
+    all that is drawn.
+    """
+    return Batch(batch.image, batch.cond, torch.zeros_like(batch.target)) if BOXES in batch.cond else batch
 
 
 def _captions(run: Run, annotations: Sequence[Annotation], number: int) -> list[str]:
@@ -251,7 +260,7 @@ def _detector_sees(run: Run) -> Seen:
     )
     if not any(run.annotations[n].boxes.names for n in ours):  # type: ignore[union-attr]
         raise Error("A detector needs images with objects in boxes; found none among those to train on. Annotate some.")
-    return Seen(samples, held_out, detecting.detecting, stronger(run.domain))
+    return Seen(_evenly(samples), held_out, detecting.detecting, stronger(run.domain))
 
 
 def _detector_shows(run: Run, seen: Seen, module: nn.Module) -> tuple[dict[str, Any], list[report.Block]]:

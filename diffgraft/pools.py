@@ -5,7 +5,7 @@ samples was made from one. A folder of data sets k<shots>-s<seed>/ is a family o
 may have seen no sample of REAL but those of `toolkit.evaluation.split.few_shot`.
 
 An experiment tells one label, or, of films with findings, every finding and every class that a model is told, each
-unknown where nobody has stated it.
+unknown where nobody has stated it; or it finds boxes, each of a class.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 
 from diffgraft.models import domain
 from toolkit import dataset, labels
-from toolkit.evaluation.split import few_shot, held_out, seen
+from toolkit.evaluation.split import few_images, few_shot, held_out, seen
 from toolkit.example import Error, Example
 from toolkit.folder import fingerprint, read_meta, trained_on
 
@@ -36,6 +36,7 @@ __all__ = [
     "families",
     "family",
     "findings",
+    "read_boxed",
     "read_films",
     "read_real",
     "strata",
@@ -60,6 +61,7 @@ class Real:
     """REAL with its split. examples: those with a known label; names: of the classes; test: the held-out ones.
 
     several: the labels that are told at once, findings first; then `label` is empty and examples are all there are.
+    boxed: boxes are found, of the classes of `label`; then examples are those that are annotated, and shots are images.
     """
 
     root: Path
@@ -70,6 +72,7 @@ class Real:
     domain: ModuleType
     test: Sequence[Example]
     several: tuple[str, ...] = ()
+    boxed: bool = False
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -91,6 +94,8 @@ class Real:
     def training(self, shots: int, seed: int) -> list[Example]:
         if self.several:
             return [e for e in self.examples if dataset.fold_of(e.group) != self.fold]
+        if self.boxed:
+            return few_images(self.examples, shots, seed, self.fold)
         return few_shot(self.examples, self.label, shots, seed, self.fold)
 
 
@@ -185,6 +190,27 @@ def read_films(root: Path, fold: int | None) -> Real:
     return Real(root, every, "", fold, vocabulary, field, test, told)
 
 
+def read_boxed(root: Path, fold: int | None) -> Real:
+    """REAL to find boxes in. fold None: the one that its domain keeps back. Errors: images of several shapes, a fold
+    without annotated images, or without others; as `read_real`."""
+    field, vocabulary = _described(root)
+    label = getattr(field, "TARGET", "")
+    names, fold = vocabulary.get(label), _fold(field, fold)
+    every = [e for e in _genuine(root) if e.annotation.boxes is not None]
+    there = {name for e in every for name in e.annotation.boxes.names}  # type: ignore[union-attr]
+    if type(names) is not tuple or not there or not there <= set(names):
+        raise Error(
+            f"Boxes to find have the classes that dataset.json lists; {root} has boxes of {', '.join(sorted(there)) or 'none'}. "
+            "Prepare images with boxes: diffgraft prepare detection RAW DATA"
+        )
+    if len({e.image.shape for e in every}) > 1:
+        raise Error(f"Images of one data set share one shape; {root} has several. Prepare it again with a --size.")
+    test = [e for e in every if dataset.fold_of(e.group) == fold]
+    if not any(e.annotation.boxes.names for e in test) or len(test) == len(every):  # type: ignore[union-attr]
+        raise Error(f"A test needs boxes in fold {fold}, and other folds; {root} lacks them. Take another --fold.")
+    return Real(root, every, label, fold, vocabulary, field, test, boxed=True)
+
+
 def with_findings(root: Path) -> bool:
     """Whether a data set is one of films with findings, which are told at once unless a label is named."""
     return (root / "dataset.json").is_file() and bool(findings(_described(root)[1]))
@@ -229,8 +255,9 @@ def family(name: str, root: Path, real: Real, model: Path | None = None, tested:
         pool = pools[shots, seed] = _pool(path, real, model, tested)
         strangers = (pool.seen or frozenset()) - {e.id for e in real.training(shots, seed)}
         if strangers and shots and tested:
+            given = "images that few_images" if real.boxed else "samples of each class that few_shot"
             raise Error(
-                f"A few-shot generator sees the {shots} samples of each class that few_shot gives for seed {seed}; that of "
+                f"A few-shot generator sees the {shots} {given} gives for seed {seed}; that of "
                 f"{path} saw {len(strangers)} other(s), such as {min(strangers)}. Train it on these alone."
             )
     return Family(name, pools)
@@ -277,8 +304,10 @@ def _pool(root: Path, real: Real, model: Path | None, tested: bool) -> Pool:
         raise Error(
             f"REAL and FAKE share one shape, {shape}; {root} has {wrong[0].image.shape}. Generate at that size."
         )
-    examples = [_renamed(e, vocabulary, real, root) for e in every]
-    if tested and not real.several:
+    if real.boxed:
+        _refuse_unboxed(root, real, every)
+    examples = every if real.boxed else [_renamed(e, vocabulary, real, root) for e in every]
+    if tested and not (real.several or real.boxed):
         _refuse_lacking(root, real, examples)
     known_to_it = _trained_on(root, facts, model)
     sources = {e.provenance.source for e in every if e.provenance is not None} - {None}
@@ -329,6 +358,19 @@ def _refuse_lacking(root: Path, real: Real, examples: Sequence[Example]) -> None
             f"Every class is drawn equally often; {root} has no {', '.join(lacking)}. Generate some: --set {real.label}="
             f"{lacking[0]}"
         )
+
+
+def _refuse_unboxed(root: Path, real: Real, examples: Sequence[Example]) -> None:
+    for example in examples:
+        boxes = example.annotation.boxes
+        if boxes is None or not set(boxes.names) <= set(real.names):
+            found = "no boxes" if boxes is None else f"'{min(set(boxes.names) - set(real.names))}'"
+            raise Error(
+                f"A synthetic image has boxes of the classes that REAL knows, {', '.join(real.names)}; '{example.id}' of {root} has "
+                f"{found}. Generate with layouts of REAL's classes."
+            )
+    if not any(e.annotation.boxes.names for e in examples):  # type: ignore[union-attr]
+        raise Error(f"A detector learns from images with objects; {root} has none. Generate some.")
 
 
 def _refuse_leaks(root: Path, real: Real, trained: set[str], changed: set[str]) -> None:

@@ -15,7 +15,7 @@ from toolkit.dataset import fold_of
 from toolkit.example import Error, Example
 from toolkit.folder import hashed
 
-__all__ = ["few_shot", "held_out", "seen"]
+__all__ = ["few_images", "few_shot", "held_out", "seen"]
 
 
 def held_out(examples: Iterable[Example], label: str, fold: int) -> list[Example]:
@@ -46,6 +46,29 @@ def few_shot(examples: Iterable[Example], label: str, k: int, seed: int, fold: i
             f"{', '.join(f'{kind} with {n}' for kind, n in sorted(few.items())) or 'none'} fall short. Ask for fewer shots."
         )
     return [groups[name] for _, groups in sorted(classes.items()) for name in sorted(groups, key=_order(seed))[:k]]
+
+
+def few_images(examples: Iterable[Example], k: int, seed: int, fold: int) -> list[Example]:
+    """k images that show an object, from the groups outside one fold; k = 0: all that are annotated, empty ones too.
+
+    Groups (sources) are sorted by SHA-256 of "seed:group", the images of one by that of "seed:id". The first image of
+    each group is taken, then the second of each, until there are k. So the subsets of one seed are nested, and spread
+    over as many groups as can be. Errors: fewer than k images, nothing to take.
+    """
+    every = [e for e in examples if fold_of(e.group) != fold and e.annotation.boxes is not None]
+    showing = [e for e in every if e.annotation.boxes is not None and e.annotation.boxes.names]
+    if not showing or k < 0 or k > len(showing):
+        raise Error(
+            f"Training takes {k or 'all'} images with boxes outside fold {fold}; {len(showing)} show an object. Ask for fewer shots, "
+            "or annotate more."
+        )
+    if not k:
+        return every
+    order, groups, ranked = _order(seed), {}, []
+    for example in sorted(showing, key=lambda e: (order(e.id), e.id)):
+        place = groups[example.group] = groups.get(example.group, -1) + 1
+        ranked.append((place, order(example.group), example.group, example))
+    return [example for *_, example in sorted(ranked, key=lambda row: row[:3])[:k]]
 
 
 def seen(real: Sequence[Example], trained_on: Iterable[str], sources: Iterable[str | None] = ()) -> set[str]:
