@@ -21,18 +21,19 @@ from typing import Any
 import numpy as np
 
 from diffgraft.models import domain
+from domains import detection
 from toolkit import boxes as layout
 from toolkit import dataset, labels
 from toolkit.diffusion.model import OBJECTS
 from toolkit.evaluation.detection import Detections, decode
 from toolkit.evaluation.split import seen
 from toolkit.example import Boxes, Error, Example, Note
-from toolkit.settings import Augmentation, Network, Training
+from toolkit.settings import Augmentation, Training
 
 __all__ = ["NETWORK", "SETTINGS", "Made", "Pictures", "findings", "made", "pictures", "with_boxes"]
 
-NETWORK = Network((24, 48, 64, 96))
-SETTINGS = Training(400, 16, 2e-3, warmup=40, weight_decay=0.05, ema=0.99, checkpoint_every=100)
+NETWORK, SETTINGS = detection.PRESETS["detector"]["small"]
+SETTINGS = dataclasses.replace(SETTINGS, steps=400, checkpoint_every=100)
 
 SEED = 1000
 """Added to the seeds of judges, so that none has the first weights of a model's own detector."""

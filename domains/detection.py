@@ -69,7 +69,7 @@ PRESETS = {
     "detector": {
         "small": (
             Network((24, 48, 64, 96)),
-            Training(steps=400, batch=16, learning_rate=8e-3, warmup=30, weight_decay=0.05, ema=0.99),
+            Training(steps=800, batch=16, learning_rate=8e-3, warmup=30, weight_decay=0.05, ema=0.99),
         ),
     },
     "codec": {
@@ -81,7 +81,7 @@ PRESETS = {
     "denoiser": {
         "small": (
             Network((48, 48, 56), attention=1, attention_head_dim=14, dropout=0.05),
-            Training(steps=5000, batch=16, sigma_mean=-0.4, sigma_std=1.2, ema=0.9995, checkpoint_every=500),
+            Training(steps=6500, batch=16, sigma_mean=-0.4, sigma_std=1.2, ema=0.9995, checkpoint_every=500),
         ),
     },
 }
