@@ -22,7 +22,7 @@ from diffgraft import edit_films, edit_objects, edit_region, edit_report, models
 from diffgraft.edit_objects_report import Outcome as Drawn
 from diffgraft.edit_region import REGIONS, Region
 from diffgraft.edit_report import Outcome
-from diffgraft.generation import BOXED, default, format_of, put
+from diffgraft.outcome import BOXED, default, format_of, put
 from diffgraft.preparation import quarantine
 from diffgraft.sampling import conditions, highest
 from toolkit import dataset, labels

@@ -27,7 +27,7 @@ from diffgraft.edit_drawing import FEATHER, KEPT, Job, covered, draw, left_of
 from diffgraft.edit_objects_report import Outcome, Shown
 from diffgraft.edit_region import Box, box_of, in_pixels
 from diffgraft.edit_windows import Window, grouped
-from diffgraft.generation import put
+from diffgraft.outcome import put
 from diffgraft.preparation import quarantine
 from diffgraft.sampling import highest
 from toolkit import dataset, layouts

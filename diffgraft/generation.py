@@ -11,65 +11,28 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from diffgraft import __version__, gates, models, report
+from diffgraft import __version__, gates, layout_generation, models, report
+from diffgraft.layout_generation import Layouts
+from diffgraft.outcome import BOXED, COHERENCE, FILMS, FORMATS, Outcome, default, format_of, put, resolved
 from diffgraft.sampling import filled, sigmas
 from toolkit import dataset
 from toolkit.balance import like as drawn_like
 from toolkit.diffusion.model import OBJECTS, TEXT, Model
 from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.example import Annotation, Error, Example, Provenance
-from toolkit.folder import spec_of, trained_on
-from toolkit.formats import coco, nifti, voc, yolo
+from toolkit.folder import spec_of
+from toolkit.formats import nifti
 from toolkit.labels import Vocabulary, parse, to_json, told
 from toolkit.labels import of as vocabulary_of
 from toolkit.settings import Sampling
 
-if TYPE_CHECKING:
-    from diffgraft.layout_generation import Layouts
-
-__all__ = ["DEFAULT", "Outcome", "asked", "generate", "in_words", "put", "resolved", "worded"]
-
-DEFAULT = Sampling(sampler="dpmpp_2m", steps=20)
-
-COHERENCE = 0.9
-"""The part of the noise's variance that the slices of a volume share."""
-
-FILMS = {"dicom": "sc", "dx": "dx"}
-"""Formats in which a film is a DICOM file too -> its kind; of domains that have them among FORMATS."""
-
-BOXED = {"coco": coco, "voc": voc, "yolo": yolo}
-"""Formats of pictures with boxes -> what writes them; of domains that have them among FORMATS."""
-
-FORMATS = ("images", "folders", "nifti", *FILMS, *BOXED)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What was made. similarity (N,): to the nearest training image, where that was asked for.
-
-    turned_away: gate -> how many of the draws it did not let pass. notes: what else is said of the run.
-    """
-
-    count: int
-    format: str
-    draws: int
-    start_sigma: float
-    limit: float | None = None
-    similarity: tuple[float, ...] = ()
-    turned_away: Mapping[str, int] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-
-    @property
-    def rejected(self) -> float:
-        """Part of the draws that a gate turned away."""
-        return 1 - self.count / self.draws
+__all__ = ["asked", "default", "generate", "in_words", "worded"]
 
 
 def generate(
@@ -127,8 +90,6 @@ def generate(
         raise Error(f"A text is for a model with a text encoder; {model_path} has none. Set labels: --set NAME=VALUE")
     name = name or f"synthetic{settings.seed}"
     if OBJECTS in model.denoiser.spec.fields:
-        from diffgraft import layout_generation
-
         if any(option is not None for option in (balance, each, faithful_to, fits_text)):
             raise Error(
                 "Images for layouts go with --set, --like, --far-from and --reject-copies; leave --balance, --each, "
@@ -176,20 +137,6 @@ def generate(
     return outcome
 
 
-def format_of(domain: ModuleType) -> str:
-    """How images of a domain are written unless something else is asked for."""
-    return getattr(domain, "FORMAT", "images")
-
-
-def default(meta: Mapping[str, Any], purpose: str = "sampling") -> Sampling:
-    """How a model is sampled unless something else is asked for; model.json may say it under "sampling" or "editing".
-
-    A Stable Diffusion checkpoint has noise levels of its own, and is used to a guidance of 7.5.
-    """
-    usual = dataclasses.replace(DEFAULT, schedule="own", guidance=7.5) if "scheduler" in meta else DEFAULT
-    return dataclasses.replace(usual, **meta.get(purpose, {}))
-
-
 def asked(root: str | Path, words: Iterable[str]) -> Annotation:
     """What words such as "condition=rust" or "text=PA view" ask for, with what follows, as a model folder knows it."""
     meta = models.meta(root)
@@ -222,29 +169,6 @@ def in_words(model: Model, domain: ModuleType, rows: Sequence[Annotation], seed:
         else dataclasses.replace(row, text=domain.caption(row, random.Random(f"{seed} {n}")))
         for n, row in enumerate(rows)
     ]  # fmt: skip
-
-
-def put(
-    model: Model, domain: ModuleType, vocabulary: Vocabulary, examples: Iterable[Example], folder: Path, format: str,
-    settings: Mapping[str, Any], seconds: float,
-) -> None:  # fmt: skip
-    """Write made images as a data set that says what made them, what that was trained on, and how long it took."""
-    about = {"domain": model.meta["domain"], "synthetic": True, "model": model.fingerprint, "settings": settings}
-    about |= {"seconds": round(seconds, 1)}
-    known = trained_on(model.meta)
-    about |= {} if known is None else {"trained_on": sorted(known)}
-    if format == "folders":
-        domain.write(examples, folder, vocabulary, **about)
-        return
-    if format in BOXED:
-        BOXED[format].write(examples, folder, vocabulary[domain.TARGET], **{"labels": to_json(vocabulary), **about})
-        return
-    examples = list(examples)
-    dataset.write(examples, folder, labels=to_json(vocabulary), **about)
-    if format in FILMS:
-        from toolkit.formats.dicom import synthetic
-
-        synthetic.write(examples, folder, FILMS[format], labels=to_json(vocabulary))
 
 
 def _rows(
@@ -308,21 +232,6 @@ def _check(
     if name and not (name.isascii() and name.isalnum()):
         raise Error(f"A name is letters and digits alone; found '{name}'. Give another --name.")
     parse(vocabulary, [f"{key}={value:g}" for key, value in wanted.items()])
-
-
-def resolved(model: Model, settings: Sampling, volume: bool, outcome: Outcome) -> dict[str, Any]:
-    """Every setting that was resolved."""
-    made = dataclasses.asdict(settings) | {"count": outcome.count, "start_sigma": round(outcome.start_sigma, 4)}
-    made |= {"backend": model.backend, "model": model.fingerprint[:16], "coherence": COHERENCE if volume else 0.0}
-    if outcome.turned_away:
-        made |= {
-            "draws": outcome.draws,
-            "rejected": round(outcome.rejected, 4),
-            "turned_away": dict(outcome.turned_away),
-        }
-    if outcome.limit is not None:
-        made |= {"ncc_limit": round(outcome.limit, 4)}
-    return made
 
 
 def _examples(

@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from diffgraft import gates, generation, layout_log, layout_report, report
+from diffgraft import gates, layout_log, layout_report, report
 from diffgraft.layout_filter import Filter, measured
 from diffgraft.layout_log import LOG, ROUND, Draw, Made, ident
 from diffgraft.layout_source import Source, source
+from diffgraft.outcome import Outcome, put, resolved
 from diffgraft.sampling import Gate, counted, sample, sigmas
 from toolkit import dataset
 from toolkit.diffusion.model import Model
@@ -68,7 +69,7 @@ def generate(
     count: int, settings: Sampling, layouts: Layouts | None, *, like: str | Path | None, format: str, name: str,
     far_from: str | Path | None, reject_copies: str | Path | None, overwrite: bool, command: str,
     watch: Callable[[str, int, int], None],
-) -> generation.Outcome:  # fmt: skip
+) -> Outcome:  # fmt: skip
     """Images for layouts as a data set in `format`, with the log and a report; see generation.generate.
 
     Errors: settings that make no sense, no layouts to go by, nothing to measure the limit on, no place filled.
@@ -108,10 +109,10 @@ def generate(
             made = _moved(made, filter.known)
         outcome = _outcome(made, format, sigmas(model, settings)[0], filter, count)
         facts = _facts(root, made, layouts, drawn_from, filter, count)
-        said = generation.resolved(model, settings, False, outcome) | facts
+        said = resolved(model, settings, False, outcome) | facts
         examples = list(_examples(made, target, name, said, settings.seed))
         seconds = time.monotonic() - begun
-        generation.put(model, domain, vocabulary, examples, folder, format, said, seconds)
+        put(model, domain, vocabulary, examples, folder, format, said, seconds)
         if filter is not None:
             layout_log.write(folder / LOG, made, name, names)
         run = report.Run(command=command, settings=said, seed=settings.seed, seconds=seconds)
@@ -224,7 +225,7 @@ def _examples(
         yield Example(own_name, image, Annotation(labels=target(boxes), boxes=boxes), own_name, provenance=mark)
 
 
-def _outcome(made: Made, format: str, start: float, filter: Filter | None, count: int) -> generation.Outcome:
+def _outcome(made: Made, format: str, start: float, filter: Filter | None, count: int) -> Outcome:
     turned_away = Counter(draw.reason for draw in made.draws if draw.reason)
     notes = []
     if filter is not None:
@@ -233,7 +234,7 @@ def _outcome(made: Made, format: str, start: float, filter: Filter | None, count
         )
     if len(made.images) < count:
         notes.append(f"{count - len(made.images)} of {count} images given up: no draw passed for any of their layouts")
-    return generation.Outcome(
+    return Outcome(
         len(made.images),
         format,
         len(made.draws),
