@@ -29,7 +29,7 @@ from toolkit.photograph import fitted, photograph, placed, sized
 from toolkit.settings import Augmentation, Network, Training
 
 __all__ = [
-    "AUGMENTATION", "FORMAT", "FORMATS", "LABELS", "LATENT_CHANNELS", "NOTICE", "PRESETS", "SIZE", "TARGET", "UNITS",
+    "AUGMENTATION", "FOLD", "FORMAT", "FORMATS", "LABELS", "LATENT_CHANNELS", "NOTICE", "PRESETS", "SIZE", "TARGET", "UNITS",
     "VOCABULARY", "ask", "condition", "fields", "fit", "one", "read", "typical", "vocabulary", "write",
 ]  # fmt: skip
 
@@ -59,29 +59,34 @@ AUGMENTATION = Augmentation(
     flip=0.5, flip_rows=0.5, crop=0.15, gamma=0.08, gain=0.06, border=True, interpolation="bicubic"
 )
 LATENT_CHANNELS = 8
+FOLD = 1
+"""The fold of pictures that is never trained on."""
+
 PRESETS = {
     "features": {
         "small": (
             Network((16, 24, 32, 48), dropout=0.5),
-            Training(steps=400, batch=32, learning_rate=2e-3, weight_decay=0.05, ema=0.99, precision="fp32"),
+            Training(fold=FOLD, steps=400, batch=32, learning_rate=2e-3, weight_decay=0.05, ema=0.99, precision="fp32"),
         ),
     },
     "detector": {
         "small": (
             Network((24, 48, 64, 96)),
-            Training(steps=800, batch=16, learning_rate=8e-3, warmup=30, weight_decay=0.05, ema=0.99),
+            Training(fold=FOLD, steps=800, batch=16, learning_rate=8e-3, warmup=30, weight_decay=0.05, ema=0.99),
         ),
     },
     "codec": {
         "small": (
             Network((16, 32, 64)),
-            Training(steps=3000, batch=6, learning_rate=2e-3, weight_decay=0.0, ema=0.99, checkpoint_every=250),
+            Training(
+                fold=FOLD, steps=3000, batch=6, learning_rate=2e-3, weight_decay=0.0, ema=0.99, checkpoint_every=250
+            ),
         ),
     },
     "denoiser": {
         "small": (
             Network((48, 48, 56), attention=1, attention_head_dim=14, dropout=0.05),
-            Training(steps=6500, batch=16, sigma_mean=-0.4, sigma_std=1.2, ema=0.9995, checkpoint_every=500),
+            Training(fold=FOLD, steps=6500, batch=16, sigma_mean=-0.4, sigma_std=1.2, ema=0.9995, checkpoint_every=500),
         ),
     },
 }
