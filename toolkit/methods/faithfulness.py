@@ -275,14 +275,15 @@ def size_names() -> list[str]:
 
 def smallest_faithful(made: Counts, real: Counts) -> float | None:
     """The smallest side of box that works: that of the lowest size class of which, and of those above, half as large a
-    part is matched as of real ones; None where none is. A class without real or made boxes says nothing.
+    part is matched as of real ones; None where none is. A class without made boxes, or of which no real one
+    is found, says nothing.
     """
     works: float | None = None
     for number in reversed(range(len(SIDES))):
-        asked, theirs = made.asked[:, number].sum(), real.asked[:, number].sum()
-        if not asked or not theirs:
+        asked, theirs, found = (n[:, number].sum() for n in (made.asked, real.asked, real.matched))
+        if not asked or not found:
             continue
-        if made.matched[:, number].sum() / asked < HALF * real.matched[:, number].sum() / theirs:
+        if made.matched[:, number].sum() / asked < HALF * found / theirs:
             break
         works = float(SIDES[number])
     return works
