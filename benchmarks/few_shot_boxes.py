@@ -30,7 +30,8 @@ def main() -> None:
     parser.add_argument("--shots", type=int, action="append")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--fold", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--codec-steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--guidance", type=float, default=1.5)
     options = parser.parse_args()
@@ -43,6 +44,9 @@ def main() -> None:
             few, model = options.out / "data" / name, options.out / "models" / name
             if not few.exists():
                 detection.write(few_images(examples, shots, seed, options.fold), few, vocabulary)
+            if not (model / "codec.safetensors").is_file():
+                # A codec that never saw such pictures would give none of their colours back.
+                train(detection, few, model, "codec", base=options.base, steps=options.codec_steps, fold=-1, seed=seed)
             if not (model / "denoiser.safetensors").is_file():
                 train(
                     detection, few, model, base=options.base, steps=options.steps, batch=16, learning_rate=5e-4, fold=-1,

@@ -284,7 +284,7 @@ def result(real, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verb, "_settings", lambda *_: (Training(2, 4, 5e-3, 2, seed=0), Network((8, 8))))
         found = detect(
-            real, few, beside={"other": full}, shots=[0, 4], seeds=2, steps=2, out=root / "report", command="diffgraft evaluate",
+            real, few, beside={"other": full}, fold=0, shots=[0, 4], seeds=2, steps=2, out=root / "report", command="diffgraft evaluate",
             watch=lambda *at: watched.append(at),
         )  # fmt: skip
     return found, root / "report", watched
