@@ -1,6 +1,6 @@
 """Few-shot generators of pictures with boxes that saw only the k pictures that the detector sees, and what they make.
 
-    python benchmarks/few_shot_boxes.py DATA BASE OUT --shots 20 --shots 50 --seeds 3 --fold 1
+    python benchmarks/few_shot_boxes.py DATA BASE OUT --shots 20 --shots 50 --fold 1
 
 DATA: a prepared data set. BASE: a model of another data set, all that a generator may know beside the k pictures. For every
 k and seed those pictures (the subset that `diffgraft evaluate DATA OUT --task detect --shots k` trains its detectors on,
@@ -28,17 +28,17 @@ def main() -> None:
     parser.add_argument("base", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--shots", type=int, action="append")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seed", type=int, action="append")
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--codec-steps", type=int, default=300)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--guidance", type=float, default=1.5)
     options = parser.parse_args()
     examples = list(dataset.read(options.data))
     vocabulary = labels.of(dataset.info(options.data), detection)
     for shots in options.shots or [20, 50]:
-        for seed in range(options.seeds):
+        for seed in options.seed or [0, 1, 2]:
             begun = time.monotonic()
             name = f"k{shots}-s{seed}"
             few, model = options.out / "data" / name, options.out / "models" / name
