@@ -352,7 +352,20 @@ def test_images_with_too_many_boxes_are_tested_on_and_not_trained_on(tmp_path):
 def test_the_command_line_refuses_in_one_line_and_goes_on_where_it_was(real, tmp_path):
     bad = fake(tmp_path / "bad", trained_on=[hashed(held_out_ids(real)[0])])
     command = [sys.executable, "-m", "diffgraft.cli", "evaluate", str(real)]
-    words = ["--task", "detect", "--shots", "4", "--seeds", "1", "--steps", "1", "--out", str(tmp_path / "out")]
+    words = [
+        "--task",
+        "detect",
+        "--fold",
+        "0",
+        "--shots",
+        "4",
+        "--seeds",
+        "1",
+        "--steps",
+        "1",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     refused = subprocess.run([*command, str(bad), *words], capture_output=True, text=True, check=False)
     assert refused.returncode == 1 and refused.stderr.count("\n") == 1 and "held-out" in refused.stderr
     assert not (tmp_path / "out").exists()
