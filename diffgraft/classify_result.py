@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,15 @@ from toolkit.evaluation import classification as scores
 from toolkit.evaluation.anomaly import Interval
 
 __all__ = ["Alignment", "Classification", "Row", "by_shots", "said", "signed"]
+
+
+class _OfShots(Protocol):
+    @property
+    def shots(self) -> int: ...
+
+
+AnyRow = TypeVar("AnyRow", bound=_OfShots)
+"""A row of any experiment's table."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +116,9 @@ def _named(result: Alignment) -> str:
     return "\n".join(lines)
 
 
-def by_shots(rows: Sequence[Row]) -> dict[int, list[Row]]:
+def by_shots(rows: Sequence[AnyRow]) -> dict[int, list[AnyRow]]:
     """Rows by their number of shots, both in their order."""
-    found: dict[int, list[Row]] = {}
+    found: dict[int, list[AnyRow]] = {}
     for row in rows:
         found.setdefault(row.shots, []).append(row)
     return found

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from diffgraft.detect_result import MEAN, Figures, Row, by_shots, mean, said
+from diffgraft.classify_result import by_shots
+from diffgraft.detect_result import MEAN, Figures, Row, mean, said
 from diffgraft.experiment import REAL_ARMS, REFERENCE
 from diffgraft.pools import Family, Real
 from toolkit.evaluation import detection_intervals as intervals

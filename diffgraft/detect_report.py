@@ -10,8 +10,8 @@ import numpy as np
 from diffgraft import report
 from diffgraft.boxes_drawn import Legend, drawn
 from diffgraft.classify_report import Dots
-from diffgraft.classify_result import signed
-from diffgraft.detect_result import MEAN, DetectionGains, Row, by_shots, said
+from diffgraft.classify_result import by_shots, signed
+from diffgraft.detect_result import MEAN, DetectionGains, Row, said
 from diffgraft.experiment import REFERENCE
 from diffgraft.pools import Real
 from toolkit.evaluation.anomaly import Interval

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from diffgraft.classify_result import signed
+from diffgraft.classify_result import by_shots, signed
 from toolkit.evaluation.anomaly import Interval
 
-__all__ = ["MEAN", "DetectionGains", "Figures", "Row", "by_shots", "said"]
+__all__ = ["MEAN", "DetectionGains", "Figures", "Row", "said"]
 
 MEAN = "mean"
 """Among the classes: the mean of those that occur in the test images."""
@@ -91,14 +91,6 @@ class DetectionGains:
             "protocol": dict(self.protocol),
             "warnings": list(self.warnings),
         }
-
-
-def by_shots(rows: Sequence[Row]) -> dict[int, list[Row]]:
-    """Rows by their number of shots, both in their order."""
-    found: dict[int, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row.shots, []).append(row)
-    return found
 
 
 def said(shots: int) -> str:

@@ -31,10 +31,12 @@ from diffgraft.outcome import put
 from diffgraft.preparation import quarantine
 from diffgraft.sampling import highest
 from toolkit import dataset, layouts
+from toolkit.boxes import rarest
 from toolkit.diffusion.model import Model
 from toolkit.example import Annotation, Boxes, Error, Example, Note, Provenance
 from toolkit.folder import image_shape
 from toolkit.formats import boxed
+from toolkit.formats.folders import identified
 from toolkit.labels import Vocabulary
 from toolkit.methods import local_edit
 from toolkit.methods.guided import Walk, sigmas
@@ -155,9 +157,9 @@ def _pictures(source: Path, aside: list[tuple[str, str]]) -> Iterator[Example]:
     else:
         image, marked = photograph(source)
         row = _annotated(source)
-        name, group = (source.stem, source.stem) if row is None else (row.id, row.group)
+        name, group = (*identified([source.name]), source.stem) if row is None else (row.id, row.group)
         boxes = None if row is None or row.size != image.shape[1:] else row.boxes
-        yield Example(_safe(name), image, Annotation(boxes=boxes), group, provenance=marked)
+        yield Example(name, image, Annotation(boxes=boxes), group, provenance=marked)
 
 
 def _annotated(path: Path) -> boxed.Row | None:
@@ -174,13 +176,6 @@ def _annotated(path: Path) -> boxed.Row | None:
             if row.path.resolve() == path:
                 return row
     return None
-
-
-def _safe(name: str) -> str:
-    return (
-        "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name).lstrip("._-")[:150]
-        or "picture"
-    )
 
 
 def _job(model: Model, names: Sequence[str], source: Example, asked: Sequence[Placed], crop: int | None) -> Job:
@@ -246,7 +241,6 @@ def _made(
         "outside_by_the_model_alone": [round(c.outside, 4) for c in changes if not math.isnan(c.outside)],
     }
     origin = Provenance("edited", resolved["model"], "inpaint", seed, {**resolved, **own}, source.id)
-    rarest = min(set(job.boxes.names), key=lambda name: (counts[name], name), default=None)
-    label = {target: math.nan if rarest is None else float(list(names).index(rarest))}
+    label = {target: rarest(job.boxes, names, counts)}
     name = f"{source.id}-inpaint{seed}" + (f"-{variant}" if variant else "")
     return Example(name, job.image, Annotation(labels=label, boxes=job.boxes), source.group, provenance=origin)

@@ -28,6 +28,7 @@ from diffgraft.layout_source import Source, source
 from diffgraft.outcome import Outcome, put, resolved
 from diffgraft.sampling import Gate, counted, sample, sigmas
 from toolkit import dataset
+from toolkit.boxes import rarest
 from toolkit.diffusion.model import Model
 from toolkit.example import Annotation, Boxes, Error, Example, Provenance
 from toolkit.labels import Vocabulary
@@ -204,11 +205,7 @@ def _rarest(label: str, names: Sequence[str], drawn_from: Source) -> Callable[[B
     """The label of a layout: of its classes the one of which the real layouts have fewest objects; NaN of none."""
     counts = Counter(name for boxes in drawn_from.real for name in boxes.names)
 
-    def told(boxes: Boxes) -> dict[str, float]:
-        rarest = min(set(boxes.names), key=lambda name: (counts[name], name), default=None)
-        return {label: math.nan if rarest is None else float(names.index(rarest))}
-
-    return told
+    return lambda boxes: {label: rarest(boxes, names, counts)}
 
 
 def _examples(

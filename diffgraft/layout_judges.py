@@ -161,11 +161,12 @@ def _trained(real: Pictures, settings: Training, cache: Path | None, watch: Call
     from toolkit.training.loop import fit
 
     shape = real.own[0].image.shape
-    told = layout.arrays([e.annotation for e in _fitting(real.own)], real.names)
+    own = _fitting(real.own)
+    told = layout.arrays([e.annotation for e in own], real.names)
     samples = Batch(
-        torch.from_numpy(np.stack([e.image for e in _fitting(real.own)])),
+        torch.from_numpy(np.stack([e.image for e in own])),
         {name: torch.from_numpy(values) for name, values in told.items()},
-        torch.zeros(len(_fitting(real.own)), dtype=torch.long),  # of one kind: each is drawn as often
+        torch.zeros(len(own), dtype=torch.long),  # of one kind: each is drawn as often
     )
     with torch.random.fork_rng(), tempfile.TemporaryDirectory() as scratch:
         torch.manual_seed(settings.seed)

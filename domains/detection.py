@@ -122,7 +122,8 @@ def read(
     for whole in boxed.examples(rows, aside, watch):
         for example in [whole] if crop is None else _cut(whole, crop, wanted, aside):
             fresh = fit(example, wanted)
-            yield dataclasses.replace(fresh, annotation=_annotated(fresh.annotation, names, counts))
+            value = layout.rarest(fresh.annotation.boxes, names, counts)
+            yield dataclasses.replace(fresh, annotation=dataclasses.replace(fresh.annotation, labels={TARGET: value}))
 
 
 def fit(example: Example, size: tuple[int, int]) -> Example:
@@ -159,7 +160,7 @@ def windows(example: Example, width: int, size: tuple[int, int]) -> Iterator[Exa
                 boxes = layout.clipped(boxes, (left, top, left + width, top + height), VISIBLE)
             part = example.image[:, top : top + height, left : left + width]
             annotation = dataclasses.replace(example.annotation, boxes=boxes)
-            yield dataclasses.replace(example, id=f"{example.id}-{i}{j}", image=part, annotation=annotation)
+            yield dataclasses.replace(example, id=f"{example.id}-{i}-{j}", image=part, annotation=annotation)
 
 
 def fields(vocabulary: Vocabulary) -> dict[str, Field]:
@@ -227,14 +228,6 @@ def _wanted(rows: list[boxed.Row], only: Sequence[str]) -> list[boxed.Row]:
 
 def _counted(rows: Iterable[boxed.Row]) -> Counter[str]:
     return Counter(name for row in rows for name in row.boxes.names)
-
-
-def _annotated(annotation: Annotation, names: Sequence[str], counts: Mapping[str, int]) -> Annotation:
-    """With the class of which there are the fewest objects among those in the picture; unknown where there are none."""
-    seen = set() if annotation.boxes is None else set(annotation.boxes.names)
-    rarest = min(seen, key=lambda name: (counts[name], name), default=None)
-    value = math.nan if rarest is None else float(names.index(rarest))
-    return dataclasses.replace(annotation, labels={TARGET: value})
 
 
 def _picture(image: np.ndarray) -> Image.Image:

@@ -76,6 +76,11 @@ def test_windows_of_a_picture_that_is_no_multiple_overlap() -> None:
     assert len(parts) == 6 and all(part.image.shape == (3, 20, 20) for part in parts)
 
 
+def test_every_window_of_a_large_picture_has_a_name_of_its_own() -> None:
+    parts = list(detection.windows(_picture("w", size=(96, 96)), 8, (8, 8)))
+    assert len({part.id for part in parts}) == len(parts) == 144
+
+
 def test_a_picture_smaller_than_a_window_is_put_aside(tmp_path: Path) -> None:
     coco.write(
         [PICTURES[0], _picture("small", ("cell", 2, 2, 12, 12), size=(30, 30))], tmp_path / "raw", ("cell", "dot")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from toolkit.diffusion.model import BOXES, OBJECTS, Field
 from toolkit.example import Annotation, Boxes, Error
 
-__all__ = ["MOST", "arrays", "clipped", "fields", "resized"]
+__all__ = ["MOST", "arrays", "clipped", "fields", "rarest", "resized"]
 
 MOST = 39
 """Objects of one image that a model is told of, at most."""
@@ -44,6 +45,13 @@ def arrays(annotations: Sequence[Annotation], names: Sequence[str], most: int = 
         corners[row, : len(boxes.names)] = boxes.corners / np.array([cols, rows, cols, rows])
         objects[row, : len(boxes.names)] = [names.index(name) for name in boxes.names]
     return {BOXES: corners, OBJECTS: objects}
+
+
+def rarest(boxes: Boxes | None, names: Sequence[str], counts: Mapping[str, int]) -> float:
+    """The index of the class of which there are the fewest objects, by `counts`, among those that boxes show; NaN of none."""
+    seen = set() if boxes is None else set(boxes.names)
+    name = min(seen, key=lambda name: (counts[name], name), default=None)
+    return math.nan if name is None else float(names.index(name))
 
 
 def resized(boxes: Boxes, size: tuple[int, int]) -> Boxes:

@@ -4,7 +4,7 @@ A format is a module of FORMATS with
 
     holds(root)                     whether the folder looks like its own
     listing(root, aside)            its classes and a Row a picture; headers are read, pixels are not
-    rows(root, aside), read(root, aside, watch)
+    read(root, aside, watch)
     write(examples, root, names)    a data set whose images/<id>.png the annotation files name too
     annotate(root, pictures, names) these annotation files alone
 

@@ -24,11 +24,11 @@ from typing import Any
 from toolkit.example import Error, Example, Note, Provenance
 from toolkit.formats import box_claims, boxed, folders
 from toolkit.formats.box_checks import Said, number
-from toolkit.formats.box_claims import Claim, Row
+from toolkit.formats.box_claims import Claim
 from toolkit.formats.boxed import Listing, Picture
 from toolkit.formats.folders import Aside, tell
 
-__all__ = ["FILE", "annotate", "holds", "listing", "read", "rows", "write"]
+__all__ = ["FILE", "annotate", "holds", "listing", "read", "write"]
 
 FILE = "instances.json"
 BELOW = ("", "images", "JPEGImages", "data")
@@ -62,16 +62,11 @@ def listing(root: str | os.PathLike[str], aside: Aside | None = None) -> Listing
     return Listing(box_claims.settled(root, claims, aside), tuple(names))
 
 
-def rows(root: str | os.PathLike[str], aside: Aside | None = None) -> list[Row]:
-    """The pictures of a folder, none decoded."""
-    return listing(root, aside).rows
-
-
 def read(
     root: str | os.PathLike[str], aside: Aside | None = None, watch: Callable[[int, int], object] = lambda *_: None
 ) -> Iterator[Example]:
     """Every picture in full size with its boxes. aside(name, reason) is told what cannot be used."""
-    return boxed.examples(rows(root, aside), aside, watch)
+    return boxed.examples(listing(root, aside).rows, aside, watch)
 
 
 def write(examples: Iterable[Example], root: str | os.PathLike[str], names: Sequence[str], **description: Any) -> int:

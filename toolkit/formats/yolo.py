@@ -33,7 +33,7 @@ from toolkit.formats.boxed import Listing, Picture
 from toolkit.formats.folders import Aside, tell
 from toolkit.photograph import SUFFIXES
 
-__all__ = ["FILE", "FOLDER", "annotate", "holds", "listing", "read", "rows", "write"]
+__all__ = ["FILE", "FOLDER", "annotate", "holds", "listing", "read", "write"]
 
 FILE, FOLDER = "data.yaml", "labels"
 SPLITS = ("train", "val", "valid", "test")
@@ -72,16 +72,11 @@ def listing(root: str | os.PathLike[str], aside: Aside | None = None) -> Listing
     return Listing(made, tuple(dict.fromkeys(filter(None, names.values()))))
 
 
-def rows(root: str | os.PathLike[str], aside: Aside | None = None) -> list[Row]:
-    """The pictures of a folder, none decoded."""
-    return listing(root, aside).rows
-
-
 def read(
     root: str | os.PathLike[str], aside: Aside | None = None, watch: Callable[[int, int], object] = lambda *_: None
 ) -> Iterator[Example]:
     """Every picture in full size with its boxes. aside(name, reason) is told what cannot be used."""
-    return boxed.examples(rows(root, aside), aside, watch)
+    return boxed.examples(listing(root, aside).rows, aside, watch)
 
 
 def write(examples: Iterable[Example], root: str | os.PathLike[str], names: Sequence[str], **description: Any) -> int:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
-from transformers import ResNetConfig, ResNetModel
 
+from toolkit.networks.features import residual
 from toolkit.settings import Network
 
 __all__ = ["STRIDE", "Detector"]
@@ -35,15 +35,7 @@ class Detector(nn.Module):
 
     def __init__(self, network: Network, shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
-        self.body = ResNetModel(
-            ResNetConfig(
-                num_channels=shape[0],
-                embedding_size=network.channels[0],
-                hidden_sizes=list(network.channels),
-                depths=[network.layers] * len(network.channels),
-                layer_type="basic",
-            )
-        )
+        self.body = residual(network, shape[0])
         width, groups = network.channels[1], network.norm_groups
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1, bias=False) for c in network.channels)
         self.merged = nn.Sequential(_convolution(width, width, groups), nn.Dropout2d(network.dropout))

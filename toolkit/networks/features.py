@@ -13,7 +13,20 @@ from transformers import ResNetConfig, ResNetModel
 
 from toolkit.settings import Network
 
-__all__ = ["FeatureNet"]
+__all__ = ["FeatureNet", "residual"]
+
+
+def residual(network: Network, channels: int) -> ResNetModel:
+    """A residual network (He et al. 2016, arXiv:1512.03385) of images with so many channels; its head is the user's."""
+    return ResNetModel(
+        ResNetConfig(
+            num_channels=channels,
+            embedding_size=network.channels[0],
+            hidden_sizes=list(network.channels),
+            depths=[network.layers] * len(network.channels),
+            layer_type="basic",
+        )
+    )
 
 
 class FeatureNet(nn.Module):
@@ -25,15 +38,7 @@ class FeatureNet(nn.Module):
 
     def __init__(self, network: Network, shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
-        self.body = ResNetModel(
-            ResNetConfig(
-                num_channels=shape[0],
-                embedding_size=network.channels[0],
-                hidden_sizes=list(network.channels),
-                depths=[network.layers] * len(network.channels),
-                layer_type="basic",
-            )
-        )
+        self.body = residual(network, shape[0])
         self.dropout = nn.Dropout(network.dropout)
         self.head = nn.Linear(network.channels[-1], classes)
 
