@@ -47,8 +47,8 @@ def order(steps, errors):
 
 
 def test_every_sampler_is_discovered():
-    assert sorted(SAMPLERS) == ["dpmpp_2m", "euler", "euler_ancestral", "heun"]
-    assert sorted(STOCHASTIC) == ["euler_ancestral"]
+    assert sorted(SAMPLERS) == ["consistency", "dpmpp_2m", "dpmpp_2m_sde", "euler", "euler_ancestral", "heun"]
+    assert sorted(STOCHASTIC) == ["consistency", "dpmpp_2m_sde", "euler_ancestral"]
     assert sorted(ORDERS) == ODE
 
 
@@ -95,11 +95,17 @@ def test_torch_and_numpy_agree(name):
     assert np.abs(answers["numpy"] - answers["torch"]).max() < 1e-5
 
 
+def end_of_path(world):
+    """The consistency function: where the probability-flow ODE leads from a noisy image."""
+    return lambda x, sigma: SAMPLERS["heun"](plain(world), x, karras(12, sigma, sigma_min=min(0.02, sigma / 2)), silent)
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samples_have_the_distribution_of_the_data(name):
     world = three_classes()
     noise = Seeded(1, range(4000), world.spec.shape)
-    found = SAMPLERS[name](plain(world), 40.0 * noise(0, 0), karras(60, 40.0), noise)
+    denoise, steps = (end_of_path(world), 4) if name == "consistency" else (plain(world), 60)
+    found = SAMPLERS[name](denoise, 40.0 * noise(0, 0), karras(steps, 40.0), noise)
     data, _ = world.sample(400_000)
     assert np.abs(found.mean(0) - data.mean(0)).max() < 0.05
     assert np.abs(found.std(0) - data.std(0)).max() < 0.04
@@ -157,6 +163,24 @@ def test_parity_with_dpm_solver_multistep(steps):
 
 @theirs_warns
 @pytest.mark.parametrize("steps", [5, 20, 50])
+def test_parity_with_sde_dpm_solver_multistep(steps):
+    world, x_vp = start()
+    kind = {"algorithm_type": "sde-dpmsolver++", "solver_order": 2, "solver_type": "midpoint"}
+    scheduler = DPMSolverMultistepScheduler(1000, **kind)
+    scheduler.set_timesteps(steps)
+    sigmas = scheduler.sigmas.tolist()
+    draws = [Seeded(9, range(8), world.spec.shape, torch.from_numpy)(i) for i in range(steps)]
+    theirs = x_vp
+    for time, sigma, draw in zip(scheduler.timesteps, sigmas, draws, strict=False):
+        noise_prediction = eps(world, theirs, sigma)
+        theirs = scheduler.step(noise_prediction, time, theirs, variance_noise=draw).prev_sample
+    x = x_vp * (1 + sigmas[0] ** 2) ** 0.5
+    found = SAMPLERS["dpmpp_2m_sde"](plain(world), x, sigmas, draws.__getitem__)
+    assert (found - theirs).abs().max() < 1e-4
+
+
+@theirs_warns
+@pytest.mark.parametrize("steps", [5, 20, 50])
 def test_parity_with_euler_ancestral(steps):
     world, x_vp = start()
     scheduler = EulerAncestralDiscreteScheduler(1000)
@@ -188,6 +212,18 @@ def test_ancestral_keeps_the_noise_level():
         assert x.std() == pytest.approx(sigma_next, rel=0.02)
 
 
-def test_ancestral_only_walks_down():
+@pytest.mark.parametrize("name", sorted(STOCHASTIC))
+def test_stochastic_samplers_only_walk_down(name):
     with pytest.raises(ValueError, match=r"1 -> 2"):
-        euler_ancestral(lambda x, sigma: x, np.ones((1, 1)), [1.0, 2.0], lambda step: np.zeros((1, 1)))
+        SAMPLERS[name](lambda x, sigma: x, np.ones((1, 1)), [1.0, 2.0], lambda step: np.zeros((1, 1)))
+
+
+def test_of_a_plain_denoiser_consistency_is_too_smooth():
+    # each step answers the mean of all that is possible: few steps of it have too little variance
+    world, few = three_classes(), karras(4, 40.0)
+    noise = Seeded(1, range(2000), world.spec.shape)
+    spread = {
+        kind: SAMPLERS["consistency"](denoise, 40.0 * noise(0, 0), few, noise).std(0).mean()
+        for kind, denoise in (("mean", plain(world)), ("end", end_of_path(world)))
+    }
+    assert spread["mean"] < 0.9 * spread["end"]
