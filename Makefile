@@ -7,13 +7,16 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint ci clean
+.PHONY: help demo edge test lint ci clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-12s %s\n", $$1, $$2 }'
 
 demo: .venv/.demo  ## the main job on a synthetic sample, or on a real scan: make demo INPUT=path
 	@$(BIN)/diffgraft demo $(if $(INPUT),--input "$(INPUT)")
+
+edge: $(BIN)/python  ## a folder for another machine, without torch, pip or checkout: make edge DIR=path
+	@$(BIN)/python .ci/edge.py $(if $(DIR),"$(DIR)",build/edge)
 
 test: .venv/.test  ## the fast tests
 	@$(BIN)/python -m pytest -q -rs
@@ -41,6 +44,7 @@ clean:  ## remove .venv, build products and caches
 	@echo "diffgraft: installing what training and the tests need into .venv (PyTorch and more, some minutes) ..."
 	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	@$(PIP) -e '.[edge,train,test]'
+	@$(PIP) -e '.[rtx]' || echo "diffgraft: TensorRT-RTX has no wheel for this machine: the tests that build engines are skipped"
 	@touch .venv/.demo $@
 
 $(BIN)/python:

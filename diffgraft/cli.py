@@ -6,7 +6,6 @@ status 1, without a traceback and without partial output.
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import warnings
@@ -36,6 +35,15 @@ class Backend(StrEnum):
 
     auto = "auto"
     onnx = "onnx"
+    onnx_fp16 = "onnx:fp16"
+    onnx_bf16 = "onnx:bf16"
+    onnx_int8 = "onnx:int8"
+    openvino = "openvino"
+    openvino_bf16 = "openvino:bf16"
+    openvino_int8 = "openvino:int8"
+    tensorrt = "tensorrt"
+    tensorrt_fp32 = "tensorrt:fp32"
+    tensorrt_bf16 = "tensorrt:bf16"
     torch = "torch"
 
 
@@ -55,15 +63,31 @@ class Task(StrEnum):
     classify = "classify"
     detect = "detect"
     alignment = "alignment"
+    steps = "steps"
 
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
 OpenReport = Annotated[bool, typer.Option("--open", help="Open the report in a browser.")]
-BackendName = Annotated[Backend, typer.Option(help="What runs the model.")]
+BackendName = Annotated[
+    Backend,
+    typer.Option(
+        metavar="NAME[:PRECISION]",
+        help="What runs the model: onnx, openvino, tensorrt or torch, as openvino:bf16; auto is the fastest that passed.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of the noise.")]
 Steps = Annotated[int | None, typer.Option(help="Steps of the sampler.")]
 Guidance = Annotated[float | None, typer.Option(help="Classifier-free: 0 ignores the labels, 1 conditional.")]
-SamplerName = Annotated[str | None, typer.Option(help="dpmpp_2m, heun, euler or euler_ancestral.")]
+SamplerName = Annotated[
+    str | None, typer.Option(help="dpmpp_2m, heun, euler, or with noise on the way euler_ancestral, dpmpp_2m_sde.")
+]
+Student = Annotated[
+    bool | None,
+    typer.Option(
+        "--student/--no-student",
+        help="By the model's few-step student, or by the model itself. The model's own choice unless given.",
+    ),
+]
 
 
 def main() -> None:
@@ -213,6 +237,54 @@ def train(
 
 
 @app.command(
+    epilog="Example: diffgraft distill models/plant_disease models/fast --steps 4;   of a model that changes scans: diffgraft "
+    "distill models/brain_mri models/fast --steps 4 --like work/mri"
+)
+def distill(
+    model: Annotated[Path, typer.Argument(help="Model folder: the teacher.")],
+    out: Annotated[Path, typer.Argument(help="New folder: the model with a student in it.")],
+    steps: Annotated[int, typer.Option(help="Evaluations of the student, in each direction.")] = 4,
+    like: Annotated[
+        Path | None, typer.Option(help="Data set whose labels are asked for; scans to be changed come from it.")
+    ] = None,
+    objective: Annotated[
+        str,
+        typer.Option(help="leap: to the next level; consistency: to the end of the path, sampled with fresh noise."),
+    ] = "leap",
+    guidance: Annotated[float | None, typer.Option(help="Folded in; the model's own unless given.")] = None,
+    classifier_guidance: Annotated[
+        float | None, typer.Option(help="Folded in: scale of the classifier's gradient, for scans.")
+    ] = None,
+    paths: Annotated[int, typer.Option(help="Of the teacher, to learn from.")] = 2048,
+    fine: Annotated[int, typer.Option(help="Steps of the teacher for one of the student.")] = 6,
+    rank: Annotated[int, typer.Option(help="Of the changes to each layer.")] = 16,
+    train_steps: Annotated[int | None, typer.Option(help="Training steps, instead of 3000.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Instead of 32.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Instead of 0.001.")] = None,
+    seed: Seed = 0,
+    backend: BackendName = Backend.auto,
+) -> None:
+    """A few-step student of a model, with its guidance folded in. Run the same command again to continue after a stop."""
+    _need("torch", "train")
+    from diffgraft.distillation import distill as run
+    from toolkit.settings import Distillation
+
+    settings = Distillation(steps, objective, fine, paths, rank, seed)
+    with _progress() as step:
+        facts = run(
+            model, out, settings, guidance=guidance, classifier_guidance=classifier_guidance, like=like,
+            backend=backend.value, watch=step, steps=train_steps, batch=batch, learning_rate=learning_rate,
+        )  # fmt: skip
+    for sigma, error in facts["error"].items():
+        _say(f"sigma {sigma:8} error of the answer {error:.3f} of its spread, on paths kept back")
+    _say(
+        f"student of {steps} steps: {facts['parameters']:,} parameters of its own, {facts['seconds']} s; "
+        f"report {out / 'training' / 'student' / 'report.html'}"
+    )
+    _next(f"diffgraft evaluate DATA {out} --task steps; diffgraft export {out} --to onnx")
+
+
+@app.command(
     epilog="Example: diffgraft generate models/plant_disease out/ --set condition=rust -n 60;   even out a data set: diffgraft "
     "generate models/plant_disease out/ --like work/coffee --balance condition -n 300;   the sample of the MRI demo: diffgraft "
     "generate models/brain_mri out/ --format nifti --name demo --seed 35 --far-from work/mri"
@@ -234,6 +306,7 @@ def generate(
     steps: Steps = None,
     guidance: Guidance = None,
     sampler: SamplerName = None,
+    student: Student = None,
     volume: Annotated[bool, typer.Option("--volume", help="Slices of one head, a lesion in its middle part.")] = False,
     format: Annotated[
         str | None,
@@ -296,7 +369,7 @@ def generate(
     from diffgraft import generation as module
     from diffgraft.layout_generation import Layouts
 
-    settings = _sampling(model, "sampling", seed=seed, steps=steps, guidance=guidance, sampler=sampler)
+    settings = _sampling(model, "sampling", student, seed=seed, steps=steps, guidance=guidance, sampler=sampler)
     asked = module.asked(model, set_ or [])
     chosen = {
         "kind": layout, "filtered": filter_, "check": check, "quantile": real_share, "relabel": relabel or None,
@@ -389,7 +462,7 @@ def edit(
     from diffgraft import generation
     from diffgraft.edit import edit as run
 
-    settings = _sampling(model, "editing", seed=seed, steps=steps, guidance=guidance, sampler=sampler)
+    settings = _sampling(model, "editing", False, seed=seed, steps=steps, guidance=guidance, sampler=sampler)
     asked = generation.worded(model, set_ or [])
     with _progress() as step:
         made = run(
@@ -435,6 +508,7 @@ def counterfactual(
     guidance_low: Annotated[float | None, typer.Option(help="No classifier guidance at and below this sigma.")] = None,
     mirror: Annotated[bool | None, typer.Option(help="Average with the mirror image.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the noise.")] = None,
+    student: Student = None,
     threshold: Annotated[float | None, typer.Option(help="Of the mask, instead of the model's calibrated one.")] = None,
     backend: BackendName = Backend.auto,
     nan: Annotated[str, typer.Option(help="refuse, or zero: set voxels that are not finite to 0.")] = "refuse",
@@ -460,6 +534,10 @@ def counterfactual(
             f"{models.meta(model)['domain']}. Change its images with: diffgraft edit {model} INPUT OUT"
         )
     preset = domain.QUALITY[quality]
+    if student:
+        from diffgraft.outcome import student_of
+
+        preset = module.by_student(preset, student_of(models.meta(model)))
     settings = dataclasses.replace(preset, **{k: v for k, v in asked.items() if v is not None})
     with _progress() as step:
 
@@ -493,7 +571,8 @@ def counterfactual(
 @app.command(
     epilog="Example: diffgraft evaluate scans/ out/ --task anomaly --out report/;   does it help a classifier: "
     "diffgraft evaluate work/coffee made/ --task classify --shots 10 --shots 0 --out report/;   a detector: "
-    "diffgraft evaluate work/cells made/ --task detect --shots 20 --shots 0 --out report/"
+    "diffgraft evaluate work/cells made/ --task detect --shots 20 --shots 0 --out report/;   in how few steps: diffgraft "
+    "evaluate work/coffee models/plant_disease --task steps --out report/"
 )
 def evaluate(
     data: Annotated[
@@ -502,11 +581,15 @@ def evaluate(
     maps: Annotated[
         Path,
         typer.Argument(
-            help="What is measured: synthetic data set, or folder of few-shot ones k<shots>-s<seed>; output of counterfactual."
+            help="What is measured: synthetic data set, or folder of few-shot ones k<shots>-s<seed>; output of counterfactual; "
+            "steps, a model."
         ),
     ],
     task: Annotated[
-        Task, typer.Option(help="Maps against masks; downstream gain; whether images show the class asked for.")
+        Task,
+        typer.Option(
+            help="Maps against masks; downstream gain; whether images show the class asked for; quality against steps."
+        ),
     ] = Task.anomaly,
     out: Annotated[Path | None, typer.Option(help="New folder for report.html and metrics.json.")] = None,
     atlas: Annotated[
@@ -544,11 +627,24 @@ def evaluate(
         str, typer.Option(help="distribution: compare with the held-out part of DATA, or all.")
     ] = "held-out",
     seeds: Annotated[int, typer.Option(help="classify, detect, alignment: trainings of each kind.")] = 3,
-    steps: Annotated[int | None, typer.Option(help="classify, detect, alignment: of every training.")] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option(help="classify, detect, alignment: of every training; steps: of the solvers, as 1,2,4,8,20,50."),
+    ] = None,
     fold: Annotated[
         int | None,
         typer.Option(help="classify, detect, alignment: fold that tests and is never trained on; the domain's own."),
     ] = None,
+    samplers: Annotated[
+        str | None, typer.Option(help="steps: solvers, as euler,dpmpp_2m,heun,dpmpp_2m_sde, which is the default.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("-n", "--count", help="steps: images of each (96), or scans (all that are held out).")
+    ] = None,
+    student: Annotated[
+        Path | None, typer.Option(help="steps: folder whose few-step student stands beside; the model's own.")
+    ] = None,
+    backend: BackendName = Backend.auto,
     overwrite: Overwrite = False,
     open_report: OpenReport = False,
 ) -> None:
@@ -564,7 +660,7 @@ def evaluate(
         from diffgraft.features import cache_folder
 
         shared |= {"label": label, "seeds": seeds, "fold": fold, "model": model}
-        shared |= {} if steps is None else {"steps": steps}
+        shared |= {} if steps is None else {"steps": _numbers(steps, one=True)[0]}
         run: Any = {
             Task.classify: partial(classify, shots=shots or ()),
             Task.alignment: partial(alignment, cache=cache_folder()),
@@ -578,7 +674,9 @@ def evaluate(
         _need("torch", "train")
         from diffgraft.detect import detect
 
-        shared |= {"seeds": seeds, "fold": fold, "model": model} | ({} if steps is None else {"steps": steps})
+        shared |= {"seeds": seeds, "fold": fold, "model": model} | (
+            {} if steps is None else {"steps": _numbers(steps, one=True)[0]}
+        )
         run = partial(detect, arms=arms or (), shots=shots or ())
         next_step = f"diffgraft evaluate {data} {maps} --task alignment"
     elif task == Task.distribution:
@@ -587,6 +685,21 @@ def evaluate(
 
         run = partial(distribution, model=model, features=features, split=split, cache=cache_folder())
         next_step = f"diffgraft audit {data} {maps}{'' if model is None else f' --model {model}'}"
+    elif task == Task.steps:
+        from diffgraft.steps import steps as curves
+        from toolkit.example import Error
+
+        if out is None or beside:
+            raise Error("Curves are of one model and kept in a folder; name it with --out DIR and leave --beside out.")
+        del shared["beside"]
+        asked = {
+            "counts": None if steps is None else _numbers(steps),
+            "samplers": None if samplers is None else [name.strip() for name in samplers.split(",")],
+        }
+        run = partial(
+            curves, count=count, student=student, backend=backend.value, **{k: v for k, v in asked.items() if v}
+        )
+        next_step = f"diffgraft distill {maps} OUT --steps 4"
     else:
         from diffgraft.evaluation import evaluate as measure
 
@@ -634,35 +747,52 @@ def audit(
     _next("leave copies out from the start: diffgraft generate MODEL OUT --reject-copies TRAIN")
 
 
-@app.command(epilog="Example: diffgraft export models/mine --to onnx")
+@app.command(
+    epilog="Example: diffgraft export models/mine --to onnx;   in half precision: diffgraft export models/mine --to onnx "
+    "--precision fp16;   a whole run as one graph: diffgraft export models/mine --to onnx --fuse sampler"
+)
 def export(
     model: Annotated[Path, typer.Argument(help="Model folder, or folder of a Stable Diffusion pipeline.")],
     out: Annotated[
         Path | None,
         typer.Argument(help="New folder instead of the model's own; a pipeline needs one, and so does diffusers."),
     ] = None,
-    to: Annotated[str, typer.Option(help="onnx, or diffusers: a folder that StableDiffusionPipeline opens.")] = "onnx",
+    to: Annotated[
+        str,
+        typer.Option(help="onnx, tensorrt or openvino; or diffusers: a folder that StableDiffusionPipeline opens."),
+    ] = "onnx",
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16, bf16 or int8; openvino has no fp16, tensorrt no int8.")
+    ] = "fp32",
+    fuse: Annotated[
+        str,
+        typer.Option(help="none; step, one evaluation with guidance and solver; sampler, a whole run as one graph."),
+    ] = "none",
 ) -> None:
-    """Write the graphs of a model, so that it runs without torch; checked against torch before they are kept."""
+    """Write the graphs of a model, so that it runs without torch; tried against torch before they are kept."""
     _need("torch", "train")
     from diffgraft.models import domain_of
     from diffgraft.models import export as run
 
-    with _status("tracing, half a minute a graph" if to == "onnx" else "writing"):
-        written, parities = run(model, to, out)
+    with _status("writing" if to == "diffusers" else "tracing, half a minute a graph, then trying"):
+        written, _ = run(model, to, out, precision, fuse)
     for path in written:
         _say(f"{path}  {path.stat().st_size / 1024:.0f} KiB")
-    for parity in parities:
-        _say(
-            f"parity {parity.output:16} sigma {parity.sigma or 0:<6g} {parity.error:.1e} of its spread (allowed {parity.allowed:.0e})"
-        )
     if to == "diffusers":
         _next(f"StableDiffusionPipeline.from_pretrained('{out}', safety_checker=None)")
         return
+    from rich import print as show
+
+    from diffgraft.export_table import tables
+    from export import record
+
     place = out or model
+    for table in (t for made in record.read(place) if made.key == (to, precision, fuse) for t in tables(made)):
+        show(table)
     treats_scans = hasattr(domain_of(place), "study")
     _next(
-        f"diffgraft {'counterfactual' if treats_scans else 'generate'} {place} {'SCAN ' * treats_scans}out/ --backend onnx"
+        f"diffgraft {'counterfactual' if treats_scans else 'generate'} {place} {'SCAN ' * treats_scans}out/ "
+        f"--backend {to}{'' if precision == 'fp32' else ':' + precision}"
     )
 
 
@@ -698,35 +828,33 @@ def methods() -> None:
 
 
 @app.command(epilog="Example: diffgraft doctor")
-def doctor() -> None:
-    """What is installed here, and what each missing part would bring."""
-    import importlib.util
-    from importlib import metadata
+def doctor(
+    models: Annotated[Path, typer.Option(help="Folder of model folders.")] = Path("models"),
+) -> None:
+    """What is installed here, what it can do on this machine, and what each model folder is run with."""
+    from diffgraft.doctor import lines
 
-    parts = {
-        "onnxruntime": ("run models without torch", "edge"),
-        "torch": ("train and export", "train"),
-        "diffusers": ("the denoising network", "train"),
-        "onnx": ("write ONNX graphs", "train"),
-        "openvino": ("not used yet", "openvino"),
-        "tensorrt": ("not used yet; not yet run on hardware", "tensorrt"),
-    }
-    _say(f"diffgraft {metadata.version('diffgraft')}, Python {sys.version.split()[0]}, {os.cpu_count()} cores")
-    for name, (purpose, extra) in parts.items():
-        there = importlib.util.find_spec(name) is not None
-        found = metadata.version(name) if there else f"missing: pip install 'diffgraft[{extra}]'"
-        _say(f"{'yes' if there else 'no ':4} {name:12} {purpose:40} {found}")
-    _next("diffgraft demo")
+    for line in lines(models):
+        _say(line)
 
 
-def _sampling(model: Path, purpose: str, **changes: Any) -> Any:
-    """How a model is sampled, with what was asked for in place of its own defaults."""
+def _sampling(model: Path, purpose: str, student: bool | None, **changes: Any) -> Any:
+    """How a model is sampled, with what was asked for in place of its own defaults.
+
+    A student has solver, steps and guidance of its own; who asks for others asks for the model itself.
+    """
     import dataclasses
 
     from diffgraft.generation import default
     from diffgraft.models import meta
+    from toolkit.example import Error
 
-    return dataclasses.replace(default(meta(model), purpose), **{k: v for k, v in changes.items() if v is not None})
+    asked = {k: v for k, v in changes.items() if v is not None}
+    folded = sorted(asked.keys() & {"steps", "guidance", "sampler"})
+    if student and folded:
+        raise Error(f"A student has its own {', '.join(folded)}. Leave --student out, or --{folded[0]}.")
+    settings = default(meta(model), purpose, False if folded and student is None else student)
+    return dataclasses.replace(settings, **asked)
 
 
 def _tell_aside(aside: Sequence[tuple[str, str]], folder: Path) -> None:
@@ -737,6 +865,17 @@ def _tell_aside(aside: Sequence[tuple[str, str]], folder: Path) -> None:
         print(f"put aside: {source}: {reason}", file=sys.stderr)
     if aside:
         print(f"{len(aside)} put aside, each with its reason in {folder / QUARANTINE}", file=sys.stderr)
+
+
+def _numbers(words: str, one: bool = False) -> list[int]:
+    """Whole numbers between commas, from 1 up."""
+    from toolkit.example import Error
+
+    found = [word.strip() for word in words.split(",")]
+    if not all(word.isdecimal() and int(word) > 0 for word in found) or (one and len(found) > 1):
+        rule = "one whole number" if one else "whole numbers, such as 1,2,4"
+        raise Error(f"--steps takes {rule} from 1 up; found '{words}'.")
+    return [int(word) for word in found]
 
 
 def _pairs(words: list[str]) -> dict[str, Path]:

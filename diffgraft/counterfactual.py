@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +28,7 @@ from toolkit.methods.anomaly_map import MapSettings
 from toolkit.methods.counterfactual import check, evaluations
 from toolkit.settings import Counterfactual
 
-__all__ = ["Outcome", "Plan", "counterfactual", "plan"]
+__all__ = ["Outcome", "Plan", "by_student", "counterfactual", "plan"]
 
 SHOWN = 3
 """Scans shown in the run's own report; a larger run gets one viewer page a scan beside it."""
@@ -66,6 +66,15 @@ class Outcome:
     slices: int = 0
     novelty: float = 0.0
     notes: tuple[str, ...] = ()
+
+
+def by_student(preset: Counterfactual, plan: Mapping[str, Any]) -> Counterfactual:
+    """A preset as the few-step student does it: with what it has folded in, the ensemble as it was."""
+    strengths = tuple(s for s in plan["strengths"] if s in preset.strengths) or tuple(plan["strengths"])
+    return dataclasses.replace(
+        preset, strengths=strengths, steps=plan["steps"], sampler=plan["sampler"], guidance=plan["guidance"],
+        classifier_guidance=plan["classifier_guidance"], guidance_low=plan["guidance_low"], student=True,
+    )  # fmt: skip
 
 
 def plan(

@@ -9,46 +9,42 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from diffgraft import backends, exporting
 from export.verify import Parity
 from toolkit import dataset, pipeline_folder
 from toolkit.diffusion.model import Model
 from toolkit.example import Error
 from toolkit.folder import read_meta
 
-__all__ = ["BACKENDS", "domain_of", "export", "meta", "open"]
+__all__ = ["domain_of", "export", "meta", "open"]
 
-BACKENDS = ("auto", "onnx", "torch")
-TARGETS = ("onnx", "diffusers")
+TARGETS = ("onnx", "tensorrt", "openvino", "diffusers")
 
 
 def open(root: str | os.PathLike[str], backend: str = "auto") -> Model:
-    """Open a model folder. "auto" takes onnx where onnxruntime and the graphs are there, else torch.
+    """Open a model folder. backend: "auto", or onnx, openvino, tensorrt or torch, in a precision as "openvino:bf16".
 
-    A folder of a Stable Diffusion pipeline is opened with torch, as a model of grey films.
+    "auto" takes the fastest that is installed, passed its gate for the folder's weights and is faster than onnx in fp32;
+    else onnx where onnxruntime and the graphs are there, else torch. A folder of a Stable Diffusion pipeline is opened
+    with torch, as a model of grey films.
     """
     root = Path(root)
-    if backend not in BACKENDS:
-        raise Error(f"A backend is one of {', '.join(BACKENDS)}; found '{backend}'.")
+    name, precision = ("auto", "") if backend == "auto" else backends.parsed(backend)
     if pipeline_folder.is_pipeline(root):
-        return _pipeline(root, backend)
-    if backend == "auto":
-        ready = importlib.util.find_spec("onnxruntime") and (root / "denoiser.onnx").is_file()
-        backend = "onnx" if ready or not importlib.util.find_spec("torch") else "torch"
-    if backend == "onnx":
-        from export.runtime import ort
-
-        return ort.open(root)
-    if importlib.util.find_spec("torch") is None:
-        raise Error("The torch backend needs torch, which is not installed: pip install 'diffgraft[train]'")
-    from toolkit.networks import folder
-
-    return folder.open(root)
+        return _pipeline(root, name)
+    if name != "auto":
+        return backends.open_as(root, name, precision)
+    if model := backends.fastest(root):
+        return model
+    ready = importlib.util.find_spec("onnxruntime") and (root / "denoiser.onnx").is_file()
+    name = "onnx" if ready or not importlib.util.find_spec("torch") else "torch"
+    return backends.open_as(root, name, "fp32")
 
 
 def _pipeline(root: Path, backend: str) -> Model:
-    if backend == "onnx":
+    if backend not in ("auto", "torch"):
         raise Error(
-            f"A pipeline folder runs with torch; for onnx it is exported into a model folder first: "
+            f"A pipeline folder runs with torch; for {backend} it is exported into a model folder first: "
             f"diffgraft export {root} OUT --to onnx"
         )
     if importlib.util.find_spec("torch") is None:
@@ -59,15 +55,23 @@ def _pipeline(root: Path, backend: str) -> Model:
 
 
 def export(
-    root: str | os.PathLike[str], target: str = "onnx", out: str | os.PathLike[str] | None = None
+    root: str | os.PathLike[str],
+    target: str = "onnx",
+    out: str | os.PathLike[str] | None = None,
+    precision: str = "fp32",
+    fuse: str = "none",
 ) -> tuple[list[Path], list[Parity]]:
-    """Write the graphs of a model folder into it and check them against torch; a failed check leaves none behind.
+    """Write the graphs of a model folder into it and try them against torch; a failed gate leaves none behind.
 
-    out: a new folder that is written instead: for onnx a model folder with its graphs, which a Stable Diffusion pipeline
-    needs; for diffusers the model as such a pipeline.
+    out: a new folder that is written instead: a model folder with its graphs, which a Stable Diffusion pipeline needs; for
+    diffusers the model as such a pipeline. What was measured is kept in the folder's exports.json (export.record).
     """
     if target not in TARGETS:
         raise Error(f"A model is exported to {' or '.join(TARGETS)}; found '{target}'.")
+    if target != "diffusers":
+        exporting.check(target, precision, fuse)
+    elif (precision, fuse) != ("fp32", "none"):
+        raise Error("A pipeline of diffusers keeps its weights as they are. Leave --precision and --fuse out.")
     meta(root)  # what is no model is refused before torch is loaded
     if importlib.util.find_spec("torch") is None:
         raise Error("Exporting needs torch, which is not installed: pip install 'diffgraft[train]'")
@@ -79,7 +83,7 @@ def export(
         pipeline_save.save(Path(root), Path(out or ""))
         return sorted(Path(out or "").rglob("*.safetensors")), []
     if out is None:
-        return _export(Path(root))
+        return exporting.export(Path(root), target, precision, fuse)
     with dataset.staged(out) as folder:
         fresh = folder / "model"
         if pipeline_folder.is_pipeline(root):
@@ -87,25 +91,12 @@ def export(
 
             pipeline.convert(Path(root), fresh, channels=1)
         else:
-            shutil.copytree(root, fresh, ignore=shutil.ignore_patterns("training", "*.onnx"))
-        written, parities = _export(fresh)
+            shutil.copytree(root, fresh, ignore=shutil.ignore_patterns("training", *exporting.WRITTEN))
+        written, parities = exporting.export(fresh, target, precision, fuse)
         for path in fresh.iterdir():
             path.rename(folder / path.name)
         fresh.rmdir()
     return [Path(out) / path.name for path in written], parities
-
-
-def _export(root: Path) -> tuple[list[Path], list[Parity]]:
-    from export.onnx import export as write
-    from export.verify import verify
-
-    written = write(root)
-    try:
-        return written, verify(open(root, "torch"), open(root, "onnx"))
-    except Error:
-        for path in written:
-            path.unlink()
-        raise
 
 
 def meta(root: str | os.PathLike[str]) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from typing import Any
 
 from toolkit import dataset
 from toolkit.diffusion.model import Model
-from toolkit.example import Example
+from toolkit.example import Error, Example
 from toolkit.folder import trained_on
 from toolkit.formats import coco, voc, yolo
 from toolkit.labels import Vocabulary, to_json
 from toolkit.settings import Sampling
 
-__all__ = ["BOXED", "COHERENCE", "FILMS", "FORMATS", "Outcome", "default", "format_of", "put", "resolved"]
+__all__ = ["BOXED", "COHERENCE", "FILMS", "FORMATS", "Outcome", "default", "format_of", "put", "resolved", "student_of"]
 
 DEFAULT = Sampling(sampler="dpmpp_2m", steps=20)
 
@@ -64,13 +64,28 @@ def format_of(domain: ModuleType) -> str:
     return getattr(domain, "FORMAT", "images")
 
 
-def default(meta: Mapping[str, Any], purpose: str = "sampling") -> Sampling:
+def default(meta: Mapping[str, Any], purpose: str = "sampling", student: bool | None = None) -> Sampling:
     """How a model is sampled unless something else is asked for; model.json may say it under "sampling" or "editing".
 
-    A Stable Diffusion checkpoint has noise levels of its own, and is used to a guidance of 7.5.
+    A Stable Diffusion checkpoint has noise levels of its own, and is used to a guidance of 7.5. student: by its few-step
+    student, or by the model itself; as model.json says where None. Errors: a student that the model does not have.
     """
     usual = dataclasses.replace(DEFAULT, schedule="own", guidance=7.5) if "scheduler" in meta else DEFAULT
-    return dataclasses.replace(usual, **meta.get(purpose, {}))
+    usual = dataclasses.replace(usual, **meta.get(purpose, {}))
+    usual = usual if student is None else dataclasses.replace(usual, student=student)
+    if not usual.student:
+        return usual
+    plan = student_of(meta)
+    return dataclasses.replace(
+        usual, sampler=plan["sampler"], steps=plan["steps"], schedule="student", guidance=plan["guidance"]
+    )
+
+
+def student_of(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What model.json says of the few-step student. Errors: there is none."""
+    if "student" not in meta["parts"]:
+        raise Error("This model has no few-step student. Make one: diffgraft distill MODEL OUT --steps 4")
+    return meta["parts"]["student"]
 
 
 def put(

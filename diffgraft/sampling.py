@@ -13,6 +13,7 @@ from types import ModuleType
 
 import numpy as np
 
+from diffgraft.outcome import student_of
 from toolkit import labels, pipeline_folder
 from toolkit.diffusion import editing, guidance, schedule
 from toolkit.diffusion.model import TEXT, Array, Cond, Field, Model
@@ -85,7 +86,12 @@ def highest(model: Model) -> float:
 
 
 def sigmas(model: Model, settings: Sampling) -> list[float]:
-    """The noise levels of a run, from the highest that the training reached; "own" are those of a checkpoint's scheduler."""
+    """The noise levels of a run, from the highest that the training reached; "own" are those of a checkpoint's scheduler.
+
+    A student has those that it was made for.
+    """
+    if settings.student:
+        return list(student_of(model.meta)["levels"])
     if settings.schedule == "own" and "scheduler" in model.meta:
         return pipeline_folder.sigmas(model.meta, settings.steps)
     known = {"karras": schedule.karras, "exponential": schedule.exponential}
@@ -137,7 +143,11 @@ def sample(
     for first in range(0, len(rows), BATCH):
         part = slice(first, first + BATCH)
         wanted, null = conditions(model, domain, rows[part])
-        denoise = guidance.classifier_free(model.denoiser, wanted, null, settings.guidance)
+        if settings.student:
+            assert model.student is not None
+            denoise = guidance.conditioned(model.student, wanted)
+        else:
+            denoise = guidance.classifier_free(model.denoiser, wanted, null, settings.guidance)
         denoise = guidance.watched(denoise, lambda *_: watch())
         noise: Draws = Seeded(settings.seed, indices[part], spec.shape, model.asarray)
         if coherence > 0:

@@ -7,7 +7,7 @@ Nothing of this machine stays in a graph: the exporter's stack traces and names 
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import logging
 import os
 import warnings
@@ -16,36 +16,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from export.changes import Made, made_of, merged, spelled_out
+from export.external import point_into
+from export.folding import fold, widen_deconvolutions
 from export.gradient import gradient_module
+from export.half import DTYPES, halved
+from export.integer import quantized
+from export.runtime.common import onnx_name
 from toolkit.example import Error
 from toolkit.folder import image_shape, read_meta, spec_of
-from toolkit.networks.folder import load_part
+from toolkit.networks.folder import CHANGES, load_part
 
-__all__ = ["OPSET", "export"]
+__all__ = ["OPSET", "export", "opset_of"]
 
 OPSET = 20
 """Runs in ONNX Runtime and builds in TensorRT in fp32; from opset 23 on TensorRT parses but does not build."""
 
+OPSET_BF16 = 22
+"""The first in which convolutions and norms take bf16, and the last that builds."""
+
 GIVEN = "given."
 """Before the names of inputs and outputs while a graph is traced."""
-
-SMALL = 64
-"""Constants of fewer elements stay in the graph: they are shapes, epsilons and the like."""
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """Where a tensor lies in a safetensors file."""
-
-    file: str
-    offset: int
-    length: int
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,8 @@ class _Graph:
     """A graph to be traced: module(*inputs) -> outputs, with the part whose file holds its weights.
 
     optimize: by the exporter, which would also multiply a batch norm into the convolution before it: weights that the
-    file does not have. Left to the runtime, which does the same when it opens the graph.
+    file does not have. Left to the runtime, which does the same when it opens the graph. made: what its weights are made
+    of, of a part that is kept as changes of another.
     """
 
     module: nn.Module
@@ -61,43 +57,66 @@ class _Graph:
     inputs: dict[str, Tensor]
     outputs: tuple[str, ...]
     optimize: bool = True
+    made: Made = dataclasses.field(default_factory=dict)
 
 
-def export(root: Path) -> list[Path]:
-    """Write the graph or graphs of every part into the folder; returns them.
+def opset_of(precision: str) -> int:
+    """The version of the operators that graphs of a precision are written in."""
+    return OPSET_BF16 if precision == "bf16" else OPSET
+
+
+def export(root: Path, precision: str = "fp32", into: Path | None = None) -> list[Path]:
+    """Write the graph or graphs of every part into the folder, or into another; returns them.
 
     denoiser.onnx; of a classifier classifier.onnx and gradient.onnx; of a codec encoder.onnx and decoder.onnx;
-    features.onnx; detector.onnx; of a text encoder text.onnx and look.onnx.
+    features.onnx; detector.onnx; of a text encoder text.onnx and look.onnx. In fp16 or bf16 they are called
+    denoiser.fp16.onnx and so on, but there are none of what judges, and of the gradient none in bf16; of int8 there is
+    denoiser.int8.onnx alone, the product of matrices in integers. What there is not is that of fp32.
     """
     meta = read_meta(root)
     written = []
-    for name, graph in _graphs(root, meta):
-        model = _trace(graph)
+    for name, graph in _graphs(root, meta, precision):
+        file = onnx_name(name, precision)
+        if precision != "fp32" and file == onnx_name(name):
+            continue
+        if precision in DTYPES and len(graph.inputs) == 1:
+            graph = dataclasses.replace(graph, module=_Wide(graph.module))
+        model = _trace(graph, opset_of(precision))
         _clean(model)
-        _point_into(model, root / f"{graph.part}.safetensors")
-        _save(model, root / f"{name}.onnx")
-        written.append(root / f"{name}.onnx")
+        if precision == "int8":
+            model = quantized(model)
+            _clean(model)
+        fold(model)
+        if precision == "bf16":
+            widen_deconvolutions(model)
+        spelled_out(model, graph.made)
+        point_into(model, [root / f"{part}.safetensors" for part in (graph.part, CHANGES.get(graph.part)) if part])
+        _save(model, (into or root) / file, root)
+        written.append((into or root) / file)
     return written
 
 
-def _graphs(root: Path, meta: Mapping[str, Any]) -> Iterable[tuple[str, _Graph]]:
+def _graphs(root: Path, meta: Mapping[str, Any], precision: str) -> Iterable[tuple[str, _Graph]]:
     spec = spec_of(meta)
     # Three rows, and every axis but the batch fixed; 1 and 2 would invite the exporter to specialise.
     x, sigma = torch.randn(3, *spec.shape), torch.tensor([0.5, 1.0, 2.0])
     noisy = {"x": x, "sigma": sigma}
-    if "denoiser" in meta["parts"]:
-        fields = {n: torch.zeros(3, *f.shape, dtype=getattr(torch, f.dtype)) for n, f in spec.fields.items()}
-        denoiser = _Positional(load_part(root, "denoiser"), list(spec.fields))
-        yield "denoiser", _Graph(denoiser, "denoiser", noisy | fields, ("denoised",))
+    fields = {n: torch.zeros(3, *f.shape, dtype=getattr(torch, f.dtype)) for n, f in spec.fields.items()}
+    for part in ("denoiser", "student"):
+        if part in meta["parts"]:
+            network = load_part(root, part)
+            made = made_of(network)
+            denoiser = _Positional(halved("denoiser", merged(network), precision), list(spec.fields))
+            yield part, _Graph(denoiser, part, noisy | fields, ("denoised",), made=made)
     if "classifier" in meta["parts"]:
         classifier, classes = load_part(root, "classifier"), meta["parts"]["classifier"]["classes"]
         yield "classifier", _Graph(classifier, "classifier", noisy, ("log_probability",))
         target = {"target": torch.full((3, classes), 1.0 / classes)}
-        gradient = gradient_module(classifier, spec.shape, classes)
+        gradient = gradient_module(halved("gradient", classifier, precision), spec.shape, classes)
         yield "gradient", _Graph(gradient, "classifier", noisy | target, ("gradient",))
     image = {"image": torch.randn(3, *image_shape(meta))}
     if "codec" in meta["parts"]:
-        codec: Any = load_part(root, "codec")
+        codec: Any = halved("codec", load_part(root, "codec"), precision)
         yield "encoder", _Graph(_Method(codec, codec.encode), "codec", image, ("latent",))
         yield "decoder", _Graph(_Method(codec, codec.decode), "codec", {"latent": x}, ("image",))
     for part in ("features", "detector"):
@@ -113,6 +132,18 @@ def _graphs(root: Path, meta: Mapping[str, Any]) -> Iterable[tuple[str, _Graph]]
         if text.looks is not None:
             described = {"features": torch.randn(3, plan["features"])}
             yield "look", _Graph(_Method(text, text.look), "text", described, ("embedding",))
+
+
+class _Wide(nn.Module):
+    """A module whose answers are fp32 whatever it computes in."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, value: Tensor) -> Tensor | tuple[Tensor, ...]:
+        answer = self.module(value)
+        return answer.float() if isinstance(answer, Tensor) else tuple(each.float() for each in answer)
 
 
 class _Method(nn.Module):
@@ -148,7 +179,7 @@ class _Positional(nn.Module):
         return self.module(x, sigma, **dict(zip(self.fields, values, strict=True)))
 
 
-def _trace(graph: _Graph) -> onnx.ModelProto:
+def _trace(graph: _Graph, opset: int) -> onnx.ModelProto:
     batch = torch.export.Dim("batch", min=1, max=4096)
     fixed = 2 if isinstance(graph.module, _Positional) else len(graph.inputs)
     shapes = tuple({0: batch} for _ in list(graph.inputs)[:fixed])
@@ -158,7 +189,7 @@ def _trace(graph: _Graph) -> onnx.ModelProto:
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            graph.module.eval(), tuple(graph.inputs.values()), dynamo=True, external_data=False, opset_version=OPSET,
+            graph.module.eval(), tuple(graph.inputs.values()), dynamo=True, external_data=False, opset_version=opset,
             input_names=[GIVEN + name for name in graph.inputs], output_names=[GIVEN + name for name in graph.outputs],
             dynamic_shapes=shapes, verbose=False, optimize=graph.optimize,
         )  # fmt: skip
@@ -199,71 +230,12 @@ def _clean(model: onnx.ModelProto) -> None:
         node.name = f"{node.op_type}_{number}"
 
 
-def _point_into(model: onnx.ModelProto, path: Path) -> None:
-    """Replace every weight of the graph by a reference to the same numbers, in fp16, in the safetensors file.
-
-    A weight is recognised by its bytes: tracing renames, reshapes a norm's and may transpose a linear layer's.
-    """
-    index = _safetensors(path)
-    kept: list[TensorProto] = []
-    nodes = []
-    for tensor in model.graph.initializer:
-        array = numpy_helper.to_array(tensor)
-        if array.dtype != np.float32 or array.size < SMALL:
-            kept.append(tensor)
-            continue
-        half = array.astype(np.float16)
-        if not np.array_equal(half.astype(np.float32), array):
-            kept.append(tensor)
-            continue
-        found, turned = index.get(_key(half)), False
-        if found is None and array.ndim == 2:
-            found, turned = index.get(_key(half.T)), True
-        source = TensorProto(name=f"{tensor.name}.half", data_type=TensorProto.FLOAT16)
-        source.dims.extend(half.T.shape if turned and found else half.shape)
-        if found is None:
-            source.raw_data = half.tobytes()
-        else:
-            source.data_location = TensorProto.EXTERNAL
-            for key, value in (("location", found.file), ("offset", found.offset), ("length", found.length)):
-                source.external_data.add(key=key, value=str(value))
-        kept.append(source)
-        cast = f"{tensor.name}.turned" if turned and found else tensor.name
-        nodes.append(helper.make_node("Cast", [source.name], [cast], name=f"Cast.{tensor.name}", to=TensorProto.FLOAT))
-        if turned and found:
-            nodes.append(helper.make_node("Transpose", [cast], [tensor.name], name=f"Turn.{tensor.name}", perm=[1, 0]))
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    others = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes + others)
-
-
-def _safetensors(path: Path) -> Mapping[bytes, _Stored]:
-    """Bytes of each fp16 tensor of the file -> where it lies."""
-    data = path.read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    header.pop("__metadata__", None)
-    index = {}
-    for entry in header.values():
-        low, high = entry["data_offsets"]
-        where = _Stored(path.name, 8 + size + low, high - low)
-        index[data[where.offset : where.offset + where.length]] = where
-    return index
-
-
-def _key(half: np.ndarray) -> bytes:
-    return np.ascontiguousarray(half).tobytes()
-
-
-def _save(model: onnx.ModelProto, path: Path) -> None:
-    partial = path.with_name(f".{path.name}")
+def _save(model: onnx.ModelProto, path: Path, weights: Path) -> None:
+    """Checked beside the weights that it points to, then moved to where it belongs."""
+    partial = weights / f".{path.name}"
     partial.write_bytes(model.SerializeToString())
-    onnx.checker.check_model(str(partial))
-    os.replace(partial, path)
-
-
-def embedded(model: onnx.ModelProto) -> Iterable[int]:
-    """Bytes of every initialiser that is stored in the graph itself."""
-    return (len(t.raw_data) for t in model.graph.initializer if t.data_location != TensorProto.EXTERNAL)
+    try:
+        onnx.checker.check_model(str(partial))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

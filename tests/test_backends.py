@@ -19,8 +19,9 @@ import torch
 from safetensors.torch import load_file
 
 from domains import brain_mri
-from export.onnx import OPSET, SMALL, embedded, export
-from export.runtime import ort
+from export.external import SMALL, embedded
+from export.onnx import OPSET, export
+from export.runtime import openvino, ort
 from toolkit.diffusion.model import Model, Spec
 from toolkit.diffusion.noise import Purpose, Seeded, gaussian
 from toolkit.example import Annotation, Error
@@ -36,7 +37,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*The axis name. batch will not be used:UserWarning"),
 ]
 
-BACKENDS = {"torch": lambda root: torch_folder.open(root, "cpu"), "onnx": ort.open}
+BACKENDS = {"torch": lambda root: torch_folder.open(root, "cpu"), "onnx": ort.open, "openvino": openvino.open}
 """Name -> open(folder) -> Model. A new backend is a line here and passes what follows."""
 
 GRAPHS = {"denoiser": "denoiser", "classifier": "classifier", "gradient": "classifier"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Augmentation", "Counterfactual", "Network", "Sampling", "Training"]
+__all__ = ["Augmentation", "Counterfactual", "Distillation", "Network", "Sampling", "Training"]
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,17 @@ class Training:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How new images are sampled: solver, steps really taken, schedule, classifier-free guidance, seed."""
+    """How new images are sampled: solver, steps really taken, schedule, classifier-free guidance, seed.
+
+    student: by the model's few-step student, which has sampler, steps and levels of its own and its guidance folded in.
+    """
 
     sampler: str = "euler"
     steps: int = 20
     schedule: str = "karras"
     guidance: float = 1.0
     seed: int = 0
+    student: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,8 @@ class Counterfactual:
     strengths: in (0, 1], t / T of the model's clock; several are averaged. steps: taken in each direction.
     guidance: classifier-free, 0 ignores the target label, 1 is plainly conditional, more extrapolates.
     classifier_guidance: scale of the classifier's gradient, 0 off; guidance_low: it is off at and below this sigma.
-    mirror: also go through the left-right mirror image and average.
+    mirror: also go through the left-right mirror image and average. student: by the model's few-step student, which has
+    steps, strengths and guidance of its own.
     """
 
     strengths: tuple[float, ...] = (0.5, 0.7)
@@ -106,4 +111,21 @@ class Counterfactual:
     classifier_guidance: float = 0.0
     guidance_low: float = 0.0
     mirror: bool = True
+    seed: int = 0
+    student: bool = False
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How a few-step student is made (toolkit/training/distilling.py).
+
+    steps: evaluations of the student, in each direction where there are two. objective: leap or consistency. fine: steps
+    of the teacher in each leap. paths: of the teacher. rank: of the changes. Guidance is what is folded in.
+    """
+
+    steps: int = 4
+    objective: str = "leap"
+    fine: int = 6
+    paths: int = 2048
+    rank: int = 16
     seed: int = 0

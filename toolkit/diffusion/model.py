@@ -166,7 +166,8 @@ class Identity:
 class Model:
     """What a model folder opens as, on any backend.
 
-    asarray turns a numpy array into the backend's array, asnumpy turns it back. meta is model.json as it stands, for
+    asarray turns a numpy array into the backend's array, asnumpy turns it back. student: the denoiser's few-step student,
+    which answers at the levels that meta names and with its guidance folded in. meta is model.json as it stands, for
     what a domain keeps there (windows, thresholds, calibration).
     """
 
@@ -176,6 +177,7 @@ class Model:
     asnumpy: Callable[[Array], Any]
     backend: str
     fingerprint: str
+    student: Denoiser | None = None
     classifier: Classifier | None = None
     gradient: Gradient | None = None
     features: Features | None = None

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from toolkit.diffusion import editing, guidance, schedule
-from toolkit.diffusion.model import Array, Cond, Denoise, Model
+from toolkit.diffusion.model import Array, Cond, Denoise, Denoiser, Model
 from toolkit.diffusion.noise import Seeded
 from toolkit.diffusion.samplers import SAMPLERS, STOCHASTIC
 from toolkit.example import Error
@@ -48,6 +48,9 @@ METHODS = (
         "toolkit.methods.counterfactual.counterfactual",
     ),
 )
+
+FOLDED = ("strengths", "steps", "sampler", "guidance", "classifier_guidance", "guidance_low")
+"""Settings that a student has folded in."""
 
 SIGMA_MIN = 0.05
 """The last noise level above 0: below it an image of 8 bits is all but clean."""
@@ -115,6 +118,8 @@ def evaluations(settings: Counterfactual) -> int:
 
 def decoder(model: Model, null: Cond, target: Cond, weights: Array, settings: Counterfactual) -> Denoise:
     """The guided denoiser of the way down; guidance is off below settings.guidance_low."""
+    if settings.student:
+        return guidance.conditioned(_student(model, settings), target)
     wanted = guidance.classifier_free(model.denoiser, target, null, settings.guidance)
     if settings.classifier_guidance == 0:
         return wanted
@@ -132,13 +137,29 @@ def _one(
 ) -> np.ndarray:  # fmt: skip
     unstated, wanted = ({k: model.asarray(v) for k, v in cond.items()} for cond in (null, target))
     observe = partial(_observe, watch)
-    encode = guidance.watched(guidance.conditioned(model.denoiser, unstated), observe)
+    denoiser = _student(model, settings) if settings.student else model.denoiser
+    encode = guidance.watched(guidance.conditioned(denoiser, unstated), observe)
     decode = guidance.watched(decoder(model, unstated, wanted, model.asarray(weights), settings), observe)
     noise = Seeded(settings.seed, range(len(images)), images.shape[1:], model.asarray)
     x = model.codec.encode(model.asarray(images))
     return model.asnumpy(
         model.codec.decode(editing.counterfactual(SAMPLERS[settings.sampler], encode, decode, x, sigmas, noise))
     )
+
+
+def _student(model: Model, settings: Counterfactual) -> Denoiser:
+    """The student, asked for at what it was made for alone. Errors: none there, other settings."""
+    plan = model.meta["parts"].get("student", {})
+    if model.student is None or "strengths" not in plan:
+        raise Error("This model has no few-step student of its counterfactuals. Make one: diffgraft distill MODEL OUT")
+    for name in FOLDED:
+        ours, made = getattr(settings, name), plan[name]
+        same = set(ours) <= set(made) if name == "strengths" else ours == made
+        if not same:
+            raise Error(
+                f"A student answers at what it was made for, {name} {made}; found {ours}. Leave it out, or --no-student."
+            )
+    return model.student
 
 
 def _observe(watch: Callable[[], object], _sigma: float, _denoised: Array) -> None:

@@ -20,7 +20,7 @@ from toolkit import tokenizer
 from toolkit.diffusion.model import OBJECTS, TEXT, Codec, Cond, Identity, Model, Spec
 from toolkit.example import Error
 from toolkit.folder import clock_of, fingerprint, image_shape, read_meta, spec_of, write_meta
-from toolkit.networks import pretrained
+from toolkit.networks import pretrained, student
 from toolkit.networks.autoencoder import Autoencoder
 from toolkit.networks.classifier import NoisyClassifier
 from toolkit.networks.detector import Detector
@@ -35,6 +35,7 @@ __all__ = ["as_saved", "build", "load_part", "open", "save_part"]
 
 GRAPHS = {
     "denoiser": ("denoiser.onnx",),
+    "student": ("student.onnx",),
     "classifier": ("classifier.onnx", "gradient.onnx"),
     "codec": ("encoder.onnx", "decoder.onnx"),
     "features": ("features.onnx",),
@@ -76,8 +77,12 @@ BUILDERS: Mapping[str, Callable[[Network, Mapping[str, Any], Mapping[str, Any]],
     "features": lambda network, plan, meta: FeatureNet(network, image_shape(meta), plan["classes"]),
     "detector": lambda network, plan, meta: Detector(network, image_shape(meta), len(plan["classes"])),
     "text": lambda network, plan, meta: TextEncoder(network, plan),
+    "student": lambda network, plan, meta: student.adapted(build("denoiser", meta), plan["rank"]),
 }
 """Part -> the network that is one: (network, its entry in model.json, model.json) -> module."""
+
+CHANGES = {"student": "denoiser"}
+"""Part that is kept as its changes of another -> that other, without which it is nothing."""
 
 
 def save_part(root: Path, part: str, weights: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -92,10 +97,28 @@ def save_part(root: Path, part: str, weights: Mapping[str, Tensor], meta: Mappin
     fresh, final = root / f".{part}.safetensors", root / f"{part}.safetensors"
     save_file(half, fresh)
     if not final.is_file() or not filecmp.cmp(fresh, final, shallow=False):
-        for graph in GRAPHS.get(part, ()):
-            (root / graph).unlink(missing_ok=True)
+        _forget(root, part)
+        meta = _without(root, meta, [other for other, base in CHANGES.items() if base == part])
     os.replace(fresh, final)
     write_meta(root, meta)
+
+
+def _without(root: Path, meta: Mapping[str, Any], parts: Sequence[str]) -> Mapping[str, Any]:
+    """model.json without some parts, whose files are removed."""
+    for part in parts:
+        _forget(root, part)
+        (root / f"{part}.safetensors").unlink(missing_ok=True)
+    return {**meta, "parts": {name: plan for name, plan in meta["parts"].items() if name not in parts}}
+
+
+def _forget(root: Path, part: str) -> None:
+    """Remove the graphs of a part in every precision, the fused ones, and what is said of exports."""
+    stems = [Path(graph).stem for graph in GRAPHS.get(part, ())]
+    own = [f"{stem}.{kind}" for stem in stems for kind in ("onnx", "*.onnx", "*.xml", "*.bin")]
+    fused = [f"{stem}{rest}" for stem in ("step", "sampler") for rest in ("*.onnx", "*.json")]
+    for pattern in (*own, *fused, "exports.json"):
+        for path in root.glob(pattern):
+            path.unlink()
 
 
 def as_saved(part: str, meta: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
@@ -113,7 +136,10 @@ def load_part(root: Path, part: str, meta: Mapping[str, Any] | None = None) -> n
     """One part with its weights, in fp32, ready to evaluate. meta: instead of the folder's model.json."""
     module, path = build(part, meta or read_meta(root)), root / f"{part}.safetensors"
     try:
-        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
+        weights = load_file(path)
+        if part in CHANGES:
+            weights = student.whole(load_file(root / f"{CHANGES[part]}.safetensors"), weights)
+        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     except (OSError, SafetensorError, RuntimeError) as problem:
         words = " ".join(str(problem).split())[:200]
         raise Error(f"Weights must fit model.json; {path} does not: {words}. Copy the whole folder.") from problem
@@ -127,8 +153,10 @@ def open(root: str | os.PathLike[str], device: str | None = None) -> Model:
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     weights = fingerprint(root)
     denoiser = _Denoiser(load_part(root, "denoiser").to(place), spec_of(meta), place)
-    classifier = gradient = features = detector = text = likeness = None
+    classifier = gradient = features = detector = text = likeness = few = None
     codec: Codec = Identity()
+    if "student" in meta["parts"]:
+        few = _Denoiser(load_part(root, "student").to(place), spec_of(meta), place)
     if "classifier" in meta["parts"]:
         network = load_part(root, "classifier").to(place)
         classifier, gradient = _classifier(network), _gradient(network)
@@ -148,6 +176,7 @@ def open(root: str | os.PathLike[str], device: str | None = None) -> Model:
         asnumpy=lambda value: value.detach().cpu().numpy(),
         backend=f"torch:{place.type}",
         fingerprint=weights,
+        student=few,
         classifier=classifier,
         gradient=gradient,
         features=features,
