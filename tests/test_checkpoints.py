@@ -83,7 +83,7 @@ def test_a_pipeline_is_not_run_by_onnx_nor_exported_in_place(pipeline, tmp_path)
         models.open(pipeline, "onnx")
     with pytest.raises(Error, match="needs a new one"):
         models.export(pipeline)
-    with pytest.raises(Error, match="onnx or diffusers"):
+    with pytest.raises(Error, match="openvino or diffusers"):
         models.export(pipeline, "coreml", tmp_path / "out")
 
 
