@@ -787,12 +787,16 @@ def export(
     from export import record
 
     place = out or model
-    for table in (t for made in record.read(place) if made.key == (to, precision, fuse) for t in tables(made)):
+    (made,) = (each for each in record.read(place) if each.key == (to, precision, fuse))
+    for table in tables(made):
         show(table)
+    # What the target cannot run here, the gate ran by another.
+    backend = to if precision == "fp32" else f"{to}:{precision}"
+    backend = backend if made.ran.startswith(to) else made.ran
     treats_scans = hasattr(domain_of(place), "study")
     _next(
         f"diffgraft {'counterfactual' if treats_scans else 'generate'} {place} {'SCAN ' * treats_scans}out/ "
-        f"--backend {to}{'' if precision == 'fp32' else ':' + precision}"
+        f"--backend {backend}"
     )
 
 

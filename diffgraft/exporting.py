@@ -9,16 +9,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from diffgraft import backends
+from diffgraft import backends, export_folder
 from export import record
 from export.gate import Domain, Passed, Speed, Trial, timed
 from export.record import Record
@@ -83,12 +80,12 @@ def export(root: Path, target: str, precision: str, fuse: str) -> tuple[list[Pat
     Errors: a gate that is not passed; the folder is then as before.
     """
     check(target, precision, fuse)
-    with _staged(root) as folder:
-        before = _stamps(folder)
+    with export_folder.staged(root) as folder:
+        before = export_folder.stamps(folder)
         bench, rows = _bench(folder), []
         for wanted in _needed(folder, _Wanted(target, precision, fuse)):
             rows += _one(bench, wanted)
-        written = sorted(name for name, stamp in _stamps(folder).items() if before.get(name) != stamp)
+        written = sorted(name for name, stamp in export_folder.stamps(folder).items() if before.get(name) != stamp)
         for name in written:
             os.replace(folder / name, root / name)
     return [root / name for name in written if name != record.FILE], rows
@@ -162,9 +159,12 @@ def _write(bench: _Bench, wanted: _Wanted) -> list[str]:
     root = bench.root
     if wanted.fuse != "none":
         from diffgraft.fusing import plan_of
-        from export.sampler import write
+        from export.sampler import UNROLLED, write
 
-        return [path.name for path in write(root, wanted.fuse, plan_of(root), wanted.precision)]
+        plan = plan_of(root)
+        # Neither TensorRT nor OpenVINO, which tries what is in bf16, reads a loop.
+        most = plan.steps if wanted.target == "tensorrt" or wanted.precision == "bf16" else UNROLLED
+        return [path.name for path in write(root, wanted.fuse, plan, wanted.precision, most)]
     if wanted.target == "openvino":
         from toolkit.networks.folder import GRAPHS
 
@@ -188,7 +188,7 @@ def _tried(bench: _Bench, wanted: _Wanted) -> tuple[str, Passed]:
 
     judge = functools.partial(gate.check, bench.reference, trial=bench.trial, precision=wanted.precision)
     if wanted.target == "onnx" and wanted.precision == "bf16":
-        with _renamed(bench.root, wanted.precision) as folder:
+        with export_folder.renamed(bench.root, wanted.precision) as folder:
             candidate = _bf16(folder)
             return candidate.backend, judge(candidate)
     if wanted.target != "tensorrt":
@@ -208,16 +208,23 @@ def _typed(bench: _Bench) -> list[Parity]:
 
 
 def _engines(root: Path, precision: str) -> Model | None:
-    """The folder on TensorRT, or None, with a line that says why, where it cannot run here."""
+    """The folder on TensorRT, or None where it cannot run here."""
+    if not _device():
+        return None
+    candidate = backends.open_as(root, "tensorrt", precision)
+    return candidate if candidate.backend.startswith("tensorrt") else None
+
+
+def _device() -> bool:
+    """Whether TensorRT and a GPU are here; if not, a line says so."""
     from export.engine import gpu, library
 
     try:
         library(), gpu()
     except Error as problem:
         warnings.warn(f"Engines are to be built on the device, from these graphs. {problem}", Note, stacklevel=2)
-        return None
-    candidate = backends.open_as(root, "tensorrt", precision)
-    return candidate if candidate.backend.startswith("tensorrt") else None
+        return False
+    return True
 
 
 def _bf16(root: Path) -> Model:
@@ -237,7 +244,15 @@ def _tried_fused(bench: _Bench, wanted: _Wanted) -> tuple[str, Passed]:
     from export.agreement import check as agreed
 
     backend = "openvino" if wanted.precision == "bf16" else "onnx"
-    rows = agreed(bench.root, bench.reference, wanted.fuse, wanted.precision, backend)
+    if wanted.target == "tensorrt":
+        _device()
+    try:
+        rows = agreed(bench.root, bench.reference, wanted.fuse, wanted.precision, backend)
+    except RuntimeError as problem:
+        words = " ".join(str(problem).split())[:200]
+        raise Error(
+            f"A fused graph has to run where it is tried; {backend} does not run this one: {words}"
+        ) from problem
     made_of = [r for r in record.read(bench.root) if r.precision == wanted.precision and r.fuse == "none" and r.domain]
     domain = None if not made_of else Domain(**made_of[0].domain)  # type: ignore[arg-type]
     return f"{backend}:{wanted.precision}", Passed(rows, {}, domain, [_pace(bench, wanted, backend)])
@@ -259,38 +274,3 @@ def _pace(bench: _Bench, wanted: _Wanted, backend: str) -> Speed:
     cond[plan.healing.label] = np.zeros_like(cond[plan.healing.label])
     image = np.zeros((1, *image_shape(bench.reference.meta)), np.float32)
     return timed(1, lambda: changed(bench.reference, plan, image, cond), lambda: run(image, cond), ROUNDS)
-
-
-# ---------------------------------------------------------------------------------------------------------- the folders
-
-
-@contextmanager
-def _staged(root: Path) -> Iterator[Path]:
-    """A folder in the model's, so on the same disk, with a copy of its files."""
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=root) as name:
-        folder = Path(name)
-        _copied(root, folder)
-        yield folder
-
-
-@contextmanager
-def _renamed(root: Path, precision: str) -> Iterator[Path]:
-    """The folder with the graphs of a precision as its own, for a backend that knows one name alone."""
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=root) as name:
-        folder = Path(name)
-        _copied(root, folder)
-        for path in folder.glob(f"*.{precision}.onnx"):
-            os.replace(path, folder / path.name.replace(f".{precision}.", "."))
-        yield folder
-
-
-def _copied(root: Path, folder: Path) -> None:
-    """Copies, not links: neither the checker of ONNX nor ONNX Runtime reads weights through one."""
-    for path in root.iterdir():
-        if path.is_file():
-            shutil.copy2(path, folder / path.name)
-
-
-def _stamps(root: Path) -> dict[str, tuple[int, int]]:
-    """Of every file what changes when it is written anew."""
-    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in root.iterdir() if p.is_file()}
