@@ -7,7 +7,6 @@ guidance it has folded in. Everything else of the model stays as it is, and the 
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,17 +20,17 @@ from safetensors.torch import load_file, save_file
 
 from diffgraft import models, report, sampling, training_report
 from diffgraft.outcome import default
-from diffgraft.teacher_paths import Walk, changing, generating, levels_of
+from diffgraft.teacher_paths import BATCH, Walk, changing, generating, levels_of, seen
 from toolkit import dataset
 from toolkit.diffusion.model import Model
 from toolkit.example import Error
-from toolkit.folder import read_meta, spec_of, trained_on
+from toolkit.folder import as_json, hashed, read_meta, spec_of, trained_on
 from toolkit.methods.counterfactual import check
 from toolkit.networks import folder
 from toolkit.networks.student import own, whole
 from toolkit.settings import Augmentation, Distillation, Training
 from toolkit.training.distilling import ANSWER, OBJECTIVES, SIGMA, distillation, leaps
-from toolkit.training.loader import Batch
+from toolkit.training.loader import Batch, joined
 from toolkit.training.loop import fit
 
 __all__ = ["TRAINING", "distill"]
@@ -79,8 +78,8 @@ def distill(
         "network": meta["parts"]["denoiser"]["network"], "rank": settings.rank, "guidance": folded.guidance,
         "steps": settings.steps, "sampler": SAMPLERS[settings.objective], "distillation": settings, "training": training,
     }  # fmt: skip
-    plain = _as_json(meta | {"parts": meta["parts"] | {"student": plan}})
-    paths = _written(place, walks, -(-settings.paths // 16), settings, folded, model.fingerprint, watch)
+    plain = as_json(meta | {"parts": meta["parts"] | {"student": plan}})
+    paths = _written(place, walks, -(-settings.paths // BATCH), settings, folded, model.fingerprint, watch)
     samples, held_out = _batches(paths, OBJECTIVES[settings.objective])
     torch.manual_seed(settings.seed)
     module = folder.build("student", plain)
@@ -214,15 +213,7 @@ def _batches(paths: list, objective: Callable) -> tuple[Batch, Batch]:
         for batch, (_, levels, _) in zip(rows, paths, strict=True)
     ]  # fmt: skip
     back = max(len(kinds), round(HELD_OUT * len(rows)) // len(kinds) * len(kinds))
-    return _joined(rows[:-back]), _joined(rows[-back:])
-
-
-def _joined(batches: list[Batch]) -> Batch:
-    return Batch(
-        torch.cat([b.image for b in batches]),
-        {name: torch.cat([b.cond[name] for b in batches]) for name in batches[0].cond},
-        torch.cat([b.target for b in batches]),
-    )
+    return joined(rows[:-back]), joined(rows[-back:])
 
 
 def _under(module: torch.nn.Module, teacher: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -245,13 +236,10 @@ def _errors(module: torch.nn.Module, batch: Batch) -> dict[float, float]:
 
 
 def _new(model: Model, like: Path | None) -> list[str]:
-    """What the student has seen and its teacher had not: nothing, unless the teacher does not say."""
-    return [] if like is None or trained_on(model.meta, ("denoiser",)) else ["unknown"]
+    """Hashes of the samples that paths were begun from and that the teacher had not seen itself."""
+    theirs = trained_on(model.meta, ("denoiser",)) or set()
+    return [] if like is None else sorted({hashed(e.id) for e in seen(model, like)} - theirs)
 
 
 def _given(**values: float | None) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _as_json(meta: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(meta, default=dataclasses.asdict))

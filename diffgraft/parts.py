@@ -24,7 +24,7 @@ from toolkit.labels import Range, Vocabulary, from_json
 from toolkit.networks import folder
 from toolkit.settings import Augmentation, Network, Training
 from toolkit.training import detecting, language, losses
-from toolkit.training.loader import Batch, augment_batch, generator
+from toolkit.training.loader import Batch, augment_batch, generator, joined
 from toolkit.training.loop import Loss
 
 __all__ = ["PARTS", "Part", "Plan", "Run", "Seen"]
@@ -116,7 +116,7 @@ def _denoiser_sees(run: Run) -> Seen:
     codec = folder.load_part(run.root, "codec", run.meta)
     variants = max(1, run.settings.variants)
     changed = (_variant(run, number) for number in range(variants))
-    samples = _evenly(_joined([Batch(_latents(codec, copy.image), copy.cond, copy.target) for copy in changed]))
+    samples = _evenly(joined([Batch(_latents(codec, copy.image), copy.cond, copy.target) for copy in changed]))
     held_out = Batch(_latents(codec, run.held_out.image), run.held_out.cond, run.held_out.target)
     decode = torch.no_grad()(lambda x: codec.decode(x))
     if TEXT not in run.spec.fields:
@@ -175,14 +175,6 @@ def _variant(run: Run, number: int) -> Batch:
 def _latents(codec: Any, images: Tensor) -> Tensor:
     parts = [codec.encode(part) for part in images.split(64)]
     return torch.cat(parts) if parts else codec.encode(images)
-
-
-def _joined(batches: Sequence[Batch]) -> Batch:
-    return Batch(
-        torch.cat([b.image for b in batches]),
-        {k: torch.cat([b.cond[k] for b in batches]) for k in batches[0].cond},
-        torch.cat([b.target for b in batches]),
-    )
 
 
 def _denoiser_shows(run: Run, seen: Seen, module: nn.Module) -> tuple[dict[str, Any], list[report.Block]]:
@@ -309,7 +301,7 @@ def _text_sees(run: Run) -> Seen:
     ids = torch.from_numpy(tokenizer.open(run.root, run.meta["parts"][TEXT]["tokens"], cut=None)(prompts))
     loss = partial(language.contrast, prompts=language.Prompts(ids, says, PROMPTS, len(asked)))
     learner = partial(language.Reader, says.shape[1])
-    return Seen(_joined(copies), held_out, loss, Augmentation(), learner=learner)
+    return Seen(joined(copies), held_out, loss, Augmentation(), learner=learner)
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ import numpy as np
 from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.example import Error
 from toolkit.folder import read_meta
+from toolkit.methods.guided import Walk, walked
 
 __all__ = ["STUDENT", "Drawn", "Kept", "Way", "evaluations", "student_steps", "ways", "weights"]
 
@@ -55,8 +56,8 @@ class Drawn:
 
 
 def evaluations(way: Way) -> int:
-    """Of the denoiser in one walk down: heun asks twice a step, but once in the step to 0."""
-    return 2 * way.steps - 1 if way.sampler == "heun" else way.steps
+    """Of the denoiser in one walk down."""
+    return walked(Walk(way.sampler, way.steps))
 
 
 def ways(samplers: Iterable[str], steps: Iterable[int]) -> list[Way]:

@@ -27,7 +27,7 @@ from toolkit.methods.counterfactual import SIGMA_MIN, decoder
 from toolkit.settings import Counterfactual, Sampling
 from toolkit.training.distilling import passed
 
-__all__ = ["Walk", "changing", "generating", "levels_of"]
+__all__ = ["BATCH", "Walk", "changing", "generating", "levels_of", "seen"]
 
 BATCH = 16
 UNSTATED = 0.15
@@ -81,7 +81,7 @@ def changing(
     A quarter of them go down towards what is not healthy, which may be asked for too.
     """
     chance = np.random.default_rng(seed)
-    known = _seen(model, like)
+    known = seen(model, like)
     order = np.concatenate([chance.permutation(len(known)) for _ in range(-(-count // len(known)))])[:count]
     for first in range(0, count, BATCH):
         chosen = [known[n] for n in order[first : first + BATCH]]
@@ -118,8 +118,8 @@ def _walked(
     return Walk([model.asnumpy(s) for s in states], levels, {name: model.asnumpy(v) for name, v in cond.items()})
 
 
-def _seen(model: Model, like: str | Path) -> list:
-    """The real samples of a data set that the model was trained on; all, where it does not say."""
+def seen(model: Model, like: str | Path) -> list:
+    """The real samples of a data set that the model was trained on; all, where it was trained on none of them."""
     ours = trained_on(model.meta, ("denoiser",)) or set()
     real = [e for e in dataset.read(like) if e.provenance is None]
     found = [e for e in real if hashed(e.id) in ours] or real
@@ -141,7 +141,7 @@ def _wanted(
     chance = random.Random(f"{seed} paths")
     if like is None:
         return [_any(model, domain, vocabulary, chance) for _ in range(count)]
-    known = _seen(model, like)
+    known = seen(model, like)
     drawn = [known[chance.randrange(len(known))].annotation for _ in range(count)]
     if TEXT in model.denoiser.spec.fields:
         return [Annotation(domain.caption(a, chance), _fewer(a.labels, chance)) for a in drawn]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import shutil
 import time
@@ -23,7 +22,7 @@ from toolkit import dataset, labels, pipeline_folder, tokenizer
 from toolkit.diffusion import schedule
 from toolkit.diffusion.model import TEXT, Field, Spec
 from toolkit.example import Annotation, Error, Example
-from toolkit.folder import hashed, image_shape, read_meta, spec_of, write_meta
+from toolkit.folder import as_json, hashed, image_shape, read_meta, spec_of, write_meta
 from toolkit.networks import folder
 from toolkit.networks.autoencoder import reduction
 from toolkit.networks.unet import adopt
@@ -87,7 +86,7 @@ def train(
     about_it = Plan(domain, root, meta, network, classes, [e.annotation for e in seen])
     taken = _pretrained(meta, part)
     plan |= taken or PARTS[part].plan(about_it)
-    plain = _as_json(meta | {"parts": meta["parts"] | {part: plan}})
+    plain = as_json(meta | {"parts": meta["parts"] | {part: plan}})
     torch.manual_seed(settings.seed)
     module = folder.build(part, plain)
     if base is not None:
@@ -254,15 +253,15 @@ def _new_meta(
         kept = {"clock": own["clock"]} if "clock" in own else {}
         inner = _latent_shape(spec_of(own).shape, image_shape(own)[1] // spec_of(own).shape[1], shape)
         spec = dataclasses.replace(spec_of(own), shape=inner, fields=fields)
-        return _as_json(meta | kept | {"spec": spec, "image_shape": (image_shape(own)[0], *shape[1:])})
+        return as_json(meta | kept | {"spec": spec, "image_shape": (image_shape(own)[0], *shape[1:])})
     if "codec" in domain.PRESETS:
         meta["image_shape"] = shape
         shape = _latent_shape((domain.LATENT_CHANNELS,), reduction(domain.PRESETS["codec"]["small"][0]), shape)
     if not hasattr(domain, "CLOCK"):
-        return _as_json(meta | {"spec": Spec(shape=shape, fields=fields)})
+        return as_json(meta | {"spec": Spec(shape=shape, fields=fields)})
     ends = schedule.described(**domain.CLOCK).sigmas
     spec = Spec(shape, fields, sigma_min=ends[0], sigma_max=ends[-1], sigma_data=1.0, initial_variance=1.0)
-    return _as_json(meta | {"clock": domain.CLOCK, "spec": spec})
+    return as_json(meta | {"clock": domain.CLOCK, "spec": spec})
 
 
 def _latent_shape(base: tuple[int, ...], factor: int, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -321,7 +320,3 @@ def _seen_before(base: Path | None, part: str) -> set[str]:
 
 def _name(domain: ModuleType) -> str:
     return domain.__name__.rpartition(".")[2]
-
-
-def _as_json(meta: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(meta, default=dataclasses.asdict))

@@ -278,3 +278,25 @@ def test_a_model_without_a_student_says_so():
 
     with pytest.raises(Error, match="no few-step student"):
         default({"parts": {}}, student=True)
+
+
+def test_a_student_owns_up_to_the_samples_that_its_teacher_never_saw(tmp_path):
+    from types import SimpleNamespace
+
+    from diffgraft.distillation import _new
+    from toolkit import dataset
+    from toolkit.example import Annotation, Example
+    from toolkit.folder import hashed
+
+    image = np.zeros((1, 4, 4), np.float32)
+    dataset.write(
+        [Example(name, image, Annotation(labels={}), name) for name in ("a", "b")], tmp_path / "data", labels={}
+    )
+
+    def told(*names: str) -> list[str]:
+        meta = {"parts": {"denoiser": {"run": {"trained_on": [hashed(name) for name in names]}}}}
+        return _new(SimpleNamespace(meta=meta), tmp_path / "data")  # type: ignore[arg-type]
+
+    assert told("a", "b") == told("a") == []  # paths begin with what the teacher knows
+    assert told("x") == sorted([hashed("a"), hashed("b")])
+    assert _new(SimpleNamespace(meta={"parts": {}}), None) == []  # type: ignore[arg-type]

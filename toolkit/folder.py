@@ -10,6 +10,7 @@ Only safetensors, ONNX and JSON are ever read.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -22,7 +23,17 @@ from toolkit.diffusion.model import Field, Spec
 from toolkit.diffusion.schedule import Clock
 from toolkit.example import Error
 
-__all__ = ["clock_of", "fingerprint", "hashed", "image_shape", "read_meta", "spec_of", "trained_on", "write_meta"]
+__all__ = [
+    "as_json",
+    "clock_of",
+    "fingerprint",
+    "hashed",
+    "image_shape",
+    "read_meta",
+    "spec_of",
+    "trained_on",
+    "write_meta",
+]
 
 
 def read_meta(root: Path) -> dict[str, Any]:
@@ -40,6 +51,11 @@ def read_meta(root: Path) -> dict[str, Any]:
             f"model.json must be one that diffgraft wrote; {path} is not: {problem}. Export the model again."
         ) from problem
     return meta
+
+
+def as_json(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """model.json as it will be read again: settings and specs as plain values."""
+    return json.loads(json.dumps(meta, default=dataclasses.asdict))
 
 
 def write_meta(root: Path, meta: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ and continued sees exactly what an undisturbed run would have seen.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from toolkit.diffusion.model import BOXES, OBJECTS
 from toolkit.example import Error
 from toolkit.settings import Augmentation
 
-__all__ = ["Batch", "augment", "augment_batch", "draw", "generator"]
+__all__ = ["Batch", "augment", "augment_batch", "draw", "generator", "joined"]
 
 
 WARP = 5
@@ -42,6 +42,15 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         return Batch(self.image.to(device), {k: v.to(device) for k, v in self.cond.items()}, self.target.to(device))
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The rows of all batches, one after the other."""
+    return Batch(
+        torch.cat([b.image for b in batches]),
+        {k: torch.cat([b.cond[k] for b in batches]) for k in batches[0].cond},
+        torch.cat([b.target for b in batches]),
+    )
 
 
 def generator(*words: int) -> torch.Generator:
