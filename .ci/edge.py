@@ -25,7 +25,7 @@ NOT_USED = {("tokenizers", "huggingface-hub")}
 LAUNCHER = """#!/bin/sh
 # The interpreter has to be of the version that the folder was made for.
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
-PYTHONPATH="$here/lib" exec "${{PYTHON:-python{version}}}" -c 'from diffgraft.cli import main; main()' "$@"
+PYTHONPATH="$here/lib" exec "${{PYTHON:-python{version}}}" -c 'from diffgraft.cli.main import main; main()' "$@"
 """
 
 

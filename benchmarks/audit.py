@@ -25,7 +25,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from sklearn.neighbors import NearestNeighbors
 
-from diffgraft.features import backbone
+from diffgraft.models.features import backbone
 from toolkit.evaluation.features import cached
 from toolkit.evaluation.neighbours import Gallery
 

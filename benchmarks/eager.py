@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from diffgraft import models, sampling
-from diffgraft.outcome import default
+from diffgraft import models
+from diffgraft.generation import sampling
+from diffgraft.models.defaults import default
 from toolkit.example import Annotation
 
 PROMPT, BACKENDS, MANY = "PA view, right pleural effusion", ("onnx", "openvino", "openvino:bf16"), (50, 20)

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from export import engine
+from export.engines import engine
 from toolkit.example import Error
 
 

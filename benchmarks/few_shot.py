@@ -14,11 +14,11 @@ import argparse
 import time
 from pathlib import Path
 
-from diffgraft.edit import edit
-from diffgraft.generation import generate
-from diffgraft.training import train
+from diffgraft.editing.edit import edit
+from diffgraft.generation.generate import generate
+from diffgraft.training.train import train
 from domains import plant_disease
-from toolkit import dataset, labels
+from toolkit.data import dataset, labels
 from toolkit.evaluation.split import few_shot
 from toolkit.settings import Sampling
 

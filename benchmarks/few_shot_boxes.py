@@ -14,10 +14,10 @@ import argparse
 import time
 from pathlib import Path
 
-from diffgraft.generation import generate
-from diffgraft.training import train
+from diffgraft.generation.generate import generate
+from diffgraft.training.train import train
 from domains import detection
-from toolkit import dataset, labels
+from toolkit.data import dataset, labels
 from toolkit.evaluation.split import few_images
 from toolkit.settings import Sampling
 

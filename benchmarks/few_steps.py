@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from diffgraft import models, steps_figures
-from diffgraft.steps import COUNTS, SAMPLERS, steps
+from diffgraft import models
+from diffgraft.evaluation.steps import figures as steps_figures
+from diffgraft.evaluation.steps.experiment import COUNTS, SAMPLERS, steps
+from toolkit.data.transforms import to_window
 from toolkit.formats import nifti
 from toolkit.methods.anomaly_map import MapSettings
-from toolkit.transforms import to_window
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLERS_OF_SCANS = SAMPLERS[:3]

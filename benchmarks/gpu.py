@@ -25,15 +25,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from export import engine, plan, sampler
-from export.engine import Batch
-from export.onnx import export
+from export.engines import engine
+from export.engines.engine import Batch
+from export.graphs.onnx import export
 from export.runtime import common, nvidia, ort, trt
+from export.sampling import plan, sampler
 from export.verify import LIMITS, compared, verify
 from toolkit.diffusion import schedule
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Error, Note
-from toolkit.folder import fingerprint, read_meta, spec_of
+from toolkit.models.folder import fingerprint, read_meta, spec_of
 from toolkit.networks.folder import load_part
 
 REPOSITORY = Path(__file__).resolve().parent.parent

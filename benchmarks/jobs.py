@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from export import sampler
-from export.plan import Healing, Plan
-from toolkit import pipeline_folder
+from export.sampling import sampler
+from export.sampling.plan import Healing, Plan
 from toolkit.diffusion import schedule
 from toolkit.diffusion.model import TEXT
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Error
-from toolkit.folder import read_meta, spec_of
 from toolkit.methods.anomaly_map import MapSettings
+from toolkit.models import pipeline as pipeline_folder
+from toolkit.models.folder import read_meta, spec_of
 
 __all__ = ["counterfactual", "generate"]
 

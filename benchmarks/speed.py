@@ -31,7 +31,7 @@ import numpy as np
 from rivals import TASKS, Contender, Rival, Unavailable
 
 from diffgraft import models
-from toolkit.folder import fingerprint
+from toolkit.models.folder import fingerprint
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent

@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PLACES = {
-    "alignment": "diffgraft.alignment",
-    "audit": "diffgraft.audit",
-    "classify": "diffgraft.classify",
-    "convert": "diffgraft.conversion",
-    "counterfactual": "diffgraft.counterfactual",
-    "distribution": "diffgraft.distribution",
-    "edit": "diffgraft.edit",
-    "evaluate": "diffgraft.evaluation",
-    "export": "diffgraft.models",
-    "generate": "diffgraft.generation",
-    "methods": "diffgraft.methods",
-    "open": "diffgraft.models",
-    "prepare": "diffgraft.preparation",
-    "train": "diffgraft.training",
+    "alignment": "diffgraft.evaluation.alignment",
+    "audit": "diffgraft.evaluation.audit",
+    "classify": "diffgraft.evaluation.classes.experiment",
+    "convert": "diffgraft.preparation.convert",
+    "counterfactual": "diffgraft.counterfactuals.counterfactual",
+    "distribution": "diffgraft.evaluation.distribution",
+    "edit": "diffgraft.editing.edit",
+    "evaluate": "diffgraft.evaluation.anomaly.evaluate",
+    "export": "diffgraft.deployment.export",
+    "generate": "diffgraft.generation.generate",
+    "methods": "diffgraft.cli.methods",
+    "open": "diffgraft.models.open",
+    "prepare": "diffgraft.preparation.prepare",
+    "train": "diffgraft.training.train",
 }
 __all__ = ["Error", "__version__", *sorted(_PLACES)]
 

@@ -16,17 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit import labels
+from toolkit.data import labels
+from toolkit.data.head import head_mask, inner_head
+from toolkit.data.labels import Range, Vocabulary
+from toolkit.data.transforms import Box, fit, square_box, to_window, unfit
 from toolkit.diffusion.model import Field, Model
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Annotation, Error, Example, Geometry
 from toolkit.formats import nifti
-from toolkit.head import head_mask, inner_head
-from toolkit.labels import Range, Vocabulary
 from toolkit.methods.anomaly_map import MapSettings, anomaly_map, asymmetric, rim_weight, slice_probability
 from toolkit.methods.counterfactual import counterfactual
 from toolkit.settings import Augmentation, Counterfactual, Network, Training
-from toolkit.transforms import Box, fit, square_box, to_window, unfit
 
 __all__ = [
     "AUGMENTATION", "CLASSES", "CONTRAST", "FIELDS", "LABELS", "NOTICE", "PRESETS", "QUALITY", "TARGET", "UNITS",

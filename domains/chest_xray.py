@@ -3,7 +3,7 @@
     ROOT/**/*.dcm, or files that are DICOM by their content        view, sex and age as the file states them
     ROOT/metadata.csv or labels.csv      filename and any of patient_id, view, findings, text, sex, age
 
-What a model sees of a file is said in `toolkit.formats.films`. Findings are read from the text (`toolkit.report_text`) and
+What a model sees of a file is said in `toolkit.formats.films`. Findings are read from the text (`toolkit.language.report`) and
 from the column findings; what neither states is unknown, not absent.
 
     fields  text (tokens, width), view, sex (an index, or their number for not stated), age in centuries and age_known
@@ -20,15 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from toolkit import labels, report_text
+from toolkit.data import labels
+from toolkit.data.labels import Range, Vocabulary
 from toolkit.diffusion.model import TEXT, Field
 from toolkit.example import Annotation, Error, Example, Note
 from toolkit.formats import films, folders
 from toolkit.formats.films import given_back, grid, sources
 from toolkit.formats.folders import Aside
-from toolkit.labels import Range, Vocabulary
-from toolkit.report_text import Statement
-from toolkit.report_text.lexicon import IMPLIES
+from toolkit.language import report as report_text
+from toolkit.language.report import Statement
+from toolkit.language.report.lexicon import IMPLIES
 from toolkit.settings import Augmentation, Network, Training
 
 __all__ = [

@@ -3,7 +3,7 @@
 COCO, Pascal VOC and YOLO in and out. What a model is told is a layout, the boxes of a picture with their classes. Small
 objects are seen in crops: a picture is cut into windows (`prepare --crop`), each with what of the boxes lies in it.
 
-    fields  boxes (40, 4) in parts of width and height, objects (40,), as `toolkit.boxes` has them
+    fields  boxes (40, 4) in parts of width and height, objects (40,), as `toolkit.objects.boxes` has them
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from toolkit import boxes as layout
-from toolkit import labels, layouts
+from toolkit.data import labels
+from toolkit.data.labels import Range, Vocabulary
 from toolkit.diffusion.model import Field
 from toolkit.example import Annotation, Boxes, Error, Example
 from toolkit.formats import boxed, coco
 from toolkit.formats.folders import Aside, tell
-from toolkit.labels import Range, Vocabulary
-from toolkit.photograph import fitted, photograph, placed, sized
+from toolkit.formats.photograph import fitted, photograph, placed, sized
+from toolkit.objects import boxes as layout
+from toolkit.objects import layouts
 from toolkit.settings import Augmentation, Network, Training
 
 __all__ = [

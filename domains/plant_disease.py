@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from toolkit import dataset, labels
+from toolkit.data import dataset, labels
+from toolkit.data.labels import Range, Vocabulary
 from toolkit.diffusion.model import Field
 from toolkit.example import Annotation, Error, Example
 from toolkit.formats import folders
 from toolkit.formats.folders import Aside, Row
-from toolkit.labels import Range, Vocabulary
-from toolkit.photograph import photograph, sized
+from toolkit.formats.photograph import photograph, sized
 from toolkit.settings import Augmentation, Network, Training
 
 __all__ = [

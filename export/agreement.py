@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from export.plan import Plan, weight
 from export.runtime import fused
+from export.sampling.plan import Plan, weight
 from export.verify import LIMITS, Parity, compared, demand, told
 from toolkit.diffusion import editing, guidance
 from toolkit.diffusion.model import TEXT, Array, Cond, Denoise, Model, Spec
 from toolkit.diffusion.noise import Purpose, Seeded, gaussian
 from toolkit.diffusion.samplers import SAMPLERS
-from toolkit.folder import image_shape, spec_of
+from toolkit.models.folder import image_shape, spec_of
 
 __all__ = ["changed", "check", "generated", "unstated"]
 
@@ -80,7 +80,7 @@ def changed(model: Model, plan: Plan, images: np.ndarray, cond: Cond) -> np.ndar
 
 
 def mapped(plan: Plan, difference: np.ndarray) -> np.ndarray:
-    """The map of single slices from image - counterfactual, as export.sampler says it, (N, 1, H, W)."""
+    """The map of single slices from image - counterfactual, as export.sampling.sampler says it, (N, 1, H, W)."""
     from scipy import ndimage
 
     healing = plan.healing

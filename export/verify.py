@@ -15,7 +15,7 @@ import numpy as np
 from toolkit.diffusion.model import BOXES, Denoiser, Field, Model, Spec
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Error
-from toolkit.folder import image_shape
+from toolkit.models.folder import image_shape
 
 __all__ = ["LIMITS", "Limit", "Parity", "compared", "demand", "verify"]
 

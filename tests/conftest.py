@@ -8,7 +8,7 @@ import heads
 import pytest
 
 from domains import brain_mri
-from toolkit import dataset
+from toolkit.data import dataset
 from toolkit.settings import Network, Training
 
 TINY = {
@@ -26,7 +26,7 @@ def raw(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def data(raw, tmp_path_factory) -> Path:
     """The data set prepared from them."""
-    from diffgraft.preparation import prepare
+    from diffgraft.preparation.prepare import prepare
 
     root = tmp_path_factory.mktemp("prepared") / "data"
     prepare("brain_mri", raw, root)
@@ -42,7 +42,7 @@ def held_out() -> int:
 @pytest.fixture(scope="session")
 def model(data, held_out, tmp_path_factory) -> Path:
     """A model folder, denoiser and classifier, that has learned next to nothing in next to no time."""
-    from diffgraft.training import train
+    from diffgraft.training.train import train
 
     root = tmp_path_factory.mktemp("trained") / "model"
     with pytest.MonkeyPatch.context() as patch:

@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from toolkit.data.head import head_mask, inner_head, otsu, rim_distance, rim_weight
 from toolkit.evaluation import baselines
 from toolkit.evaluation.anomaly import (
     anomaly_report,
@@ -20,7 +21,6 @@ from toolkit.evaluation.anomaly import (
     tuned_dice,
 )
 from toolkit.example import Error
-from toolkit.head import head_mask, inner_head, otsu, rim_distance, rim_weight
 
 
 def mixture(seed=0, n=20_000, prevalence=0.07, shift=1.2, dtype=np.float32):

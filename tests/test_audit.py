@@ -14,16 +14,17 @@ from onnx import TensorProto, helper
 from scipy.ndimage import gaussian_filter
 from scipy.stats import binomtest
 
-from diffgraft import audit as face
-from diffgraft import cli
-from toolkit import dataset
+from diffgraft.cli import main as cli
+from diffgraft.evaluation import audit as face
+from diffgraft.generation import copies
+from toolkit.data import dataset
 from toolkit.diffusion.model import Identity, Model
 from toolkit.evaluation import memorization, neighbours
 from toolkit.evaluation.features import BLOCK, cached
 from toolkit.evaluation.memorization import Rate, Reference, audit, controls, nearest_ncc
 from toolkit.evaluation.neighbours import Gallery
 from toolkit.example import Annotation, Error, Example, Provenance
-from toolkit.folder import hashed
+from toolkit.models.folder import hashed
 
 SHAPE = (3, 32, 48)
 BOTH = (True, True)
@@ -350,18 +351,18 @@ def test_what_a_model_was_trained_on_decides(real, tmp_path):
         "parts": {"denoiser": {"run": {"trained_on": [hashed(e.id) for e in examples[:50]]}}},
     }  # fmt: skip
     (tmp_path / "model.json").write_text(json.dumps(meta), encoding="utf-8")
-    seen, unseen, how = face.parted(real, tmp_path)
+    seen, unseen, how = copies.parted(real, tmp_path)
     assert [e.id for _, e in seen] == [e.id for e in examples[:50]]
     assert [line for line, _ in seen] == list(range(50))
     assert [e.id for e in unseen] == [e.id for e in examples[50:]]
     assert "not trained on" in how
     meta["parts"]["denoiser"]["run"]["trained_on"].append(hashed("stranger"))
     (tmp_path / "model.json").write_text(json.dumps(meta), encoding="utf-8")
-    assert "1 samples that its base saw are not in these data" in face.parted(real, tmp_path)[2]
+    assert "1 samples that its base saw are not in these data" in copies.parted(real, tmp_path)[2]
     meta["parts"]["denoiser"]["run"]["trained_on"] = [hashed("stranger")]
     (tmp_path / "model.json").write_text(json.dumps(meta), encoding="utf-8")
     with pytest.raises(Error, match="none of its 1"):
-        face.parted(real, tmp_path)
+        copies.parted(real, tmp_path)
 
 
 @pytest.mark.parametrize("features", [None, lambda image: {"features": embed(image)}], ids=["pixels", "network"])
@@ -370,7 +371,7 @@ def test_a_model_rejects_copies_of_what_it_was_trained_on(real, features):
     model = Model(
         lambda *_: None, Identity(), np.asarray, np.asarray, "none", "", features=features, meta={"domain": "plant_disease"}
     )  # fmt: skip
-    reference = face.reference(model, examples[:60], examples[60:])
+    reference = copies.reference(model, examples[:60], examples[60:])
     images = np.stack([examples[3].image, examples[7].image[:, ::-1], FRESH[0]])
     found = reference.compare(images)
     assert found.copy.tolist() == [True, True, False]
@@ -380,9 +381,9 @@ def test_a_model_rejects_copies_of_what_it_was_trained_on(real, features):
 
 def test_a_holdout_shares_nothing_with_the_training_data(real, tmp_path):
     with pytest.raises(Error, match="share 80"):
-        face.parted(real, None, real)
+        copies.parted(real, None, real)
     other = written(tmp_path / "other", HELD_OUT[:20], "h", False)
-    seen, unseen, _ = face.parted(real, None, other)
+    seen, unseen, _ = copies.parted(real, None, other)
     assert (len(seen), len(unseen)) == (80, 20)
 
 

@@ -19,14 +19,14 @@ import torch
 from safetensors.torch import load_file
 
 from domains import brain_mri
-from export.external import SMALL, embedded
-from export.onnx import OPSET, export
+from export.graphs.external import SMALL, embedded
+from export.graphs.onnx import OPSET, export
 from export.runtime import openvino, ort
 from toolkit.diffusion.model import Model, Spec
 from toolkit.diffusion.noise import Purpose, Seeded, gaussian
 from toolkit.example import Annotation, Error
-from toolkit.folder import read_meta, spec_of
 from toolkit.methods.counterfactual import counterfactual
+from toolkit.models.folder import read_meta, spec_of
 from toolkit.networks import folder as torch_folder
 from toolkit.settings import Counterfactual, Network
 

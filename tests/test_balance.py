@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.balance import evened, like
+from toolkit.data.balance import evened, like
 from toolkit.example import Annotation, Error
 
 ROWS = [

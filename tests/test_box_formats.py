@@ -20,12 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffgraft.conversion import convert
-from toolkit import dataset, xmp
+from diffgraft.preparation.convert import convert
+from toolkit.data import dataset, xmp
 from toolkit.example import Error, Example, Note, Provenance
 from toolkit.formats import boxed, coco, voc
 from toolkit.formats.box_checks import turned
-from toolkit.photograph import photograph
+from toolkit.formats.photograph import photograph
 
 TOLERANCE = {"coco": 1e-9, "voc": 0.0, "yolo": 1e-4}
 """Pixels."""
@@ -434,7 +434,7 @@ def test_the_format_is_found_or_asked_for(tmp_path):
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
-    start = [sys.executable, "-c", "from diffgraft.cli import main; main()"]
+    start = [sys.executable, "-c", "from diffgraft.cli.main import main; main()"]
     return subprocess.run([*start, *map(str, words)], capture_output=True, text=True, timeout=60, check=False)
 
 

@@ -19,15 +19,15 @@ import torch
 from nibabel.affines import from_matvec
 
 from diffgraft import models
-from diffgraft.counterfactual import counterfactual
-from diffgraft.preparation import prepare
-from diffgraft.training import to_batch, train
+from diffgraft.counterfactuals.counterfactual import counterfactual
+from diffgraft.preparation.prepare import prepare
+from diffgraft.training.train import to_batch, train
 from domains import brain_mri
-from toolkit import dataset
+from toolkit.data import dataset
+from toolkit.data.head import inner_head
 from toolkit.diffusion.model import Spec
 from toolkit.example import Error
 from toolkit.formats import nifti
-from toolkit.head import inner_head
 from toolkit.methods.anomaly_map import MapSettings, rim_weight
 from toolkit.methods.counterfactual import evaluations
 from toolkit.networks import folder as torch_folder

@@ -13,12 +13,17 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from diffgraft import generation, models, training
-from diffgraft.sampling import sigmas
+from diffgraft import models
+from diffgraft.deployment.export import export as export_model
+from diffgraft.generation import generate as generation
+from diffgraft.generation.sampling import sigmas
+from diffgraft.models.defaults import default
+from diffgraft.training import train as training
 from domains import chest_xray
-from toolkit import dataset, labels, pipeline_folder
+from toolkit.data import dataset, labels
 from toolkit.example import Annotation, Error, Example
-from toolkit.folder import read_meta, trained_on
+from toolkit.models import pipeline as pipeline_folder
+from toolkit.models.folder import read_meta, trained_on
 from toolkit.networks import folder
 from toolkit.settings import Sampling
 
@@ -71,7 +76,7 @@ def test_prompts_are_given_images_each(pipeline, tmp_path) -> None:
 
 def test_a_checkpoint_walks_its_own_noise_levels_unless_others_are_asked_for(pipeline) -> None:
     model = models.open(pipeline, "torch")
-    usual = generation.default(model.meta)
+    usual = default(model.meta)
     assert usual.schedule == "own" and usual.guidance == 7.5
     assert sigmas(model, usual) == pipeline_folder.sigmas(model.meta, usual.steps)
     other = sigmas(model, Sampling(schedule="karras", steps=5))
@@ -82,9 +87,9 @@ def test_a_pipeline_is_not_run_by_onnx_nor_exported_in_place(pipeline, tmp_path)
     with pytest.raises(Error, match="exported into a model folder first"):
         models.open(pipeline, "onnx")
     with pytest.raises(Error, match="needs a new one"):
-        models.export(pipeline)
+        export_model(pipeline)
     with pytest.raises(Error, match="openvino or diffusers"):
-        models.export(pipeline, "coreml", tmp_path / "out")
+        export_model(pipeline, "coreml", tmp_path / "out")
 
 
 def train(data: Path, root: Path, **changes):
@@ -143,7 +148,7 @@ def test_a_pretrained_text_encoder_is_taken_from_a_folder(pipeline, data, tmp_pa
 
 @pytest.mark.slow
 def test_a_pipeline_is_exported_and_runs_on_onnx_alike(pipeline, tmp_path) -> None:
-    written, parities = models.export(pipeline, "onnx", tmp_path / "model")
+    written, parities = export_model(pipeline, "onnx", tmp_path / "model")
     assert {path.name for path in written} == {"denoiser.onnx", "encoder.onnx", "decoder.onnx", "text.onnx"}
     assert max(parity.error for parity in parities) < 1e-4
     for place, backend in ((pipeline, "torch"), (tmp_path / "model", "onnx")):
@@ -155,7 +160,7 @@ def test_a_pipeline_is_exported_and_runs_on_onnx_alike(pipeline, tmp_path) -> No
 @pytest.mark.slow
 def test_a_low_rank_training_is_merged_before_it_is_exported(pipeline, data, tmp_path) -> None:
     train(data, tmp_path / "model", base=pipeline, lora=2)
-    _, parities = models.export(tmp_path / "model")
+    _, parities = export_model(tmp_path / "model")
     assert max(parity.error for parity in parities if parity.output == "denoised") < 1e-4
     graph = onnx.load(tmp_path / "model" / "denoiser.onnx", load_external_data=False).graph
     assert not [tensor.name for tensor in graph.initializer if "lora" in tensor.name]

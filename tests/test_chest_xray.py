@@ -15,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffgraft.preparation import QUARANTINE, prepare
+from diffgraft.preparation.prepare import prepare
+from diffgraft.preparation.quarantine import QUARANTINE
 from domains import chest_xray
 from domains.chest_xray import FILMS, SEXES, VIEWS, VOCABULARY
-from toolkit import labels, report_text
+from toolkit.data import labels
 from toolkit.example import Annotation, Error, Note
 from toolkit.formats import films
+from toolkit.language import report as report_text
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 real_films = pytest.mark.skipif(not (DATA / "cxr").is_dir(), reason="no real films beside the checkout (../shared)")

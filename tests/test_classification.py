@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from toolkit.dataset import fold_of
+from toolkit.data.dataset import fold_of
 from toolkit.evaluation import classification as c
 from toolkit.evaluation.split import few_shot, held_out, seen
 from toolkit.example import Annotation, Error, Example, Provenance
-from toolkit.folder import hashed
+from toolkit.models.folder import hashed
 
 random = np.random.default_rng(5)
 TRUTH = random.integers(0, 4, 120)

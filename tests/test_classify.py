@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffgraft import pools
-from diffgraft.alignment import alignment
-from diffgraft.classify import classify
-from diffgraft.experiment import REAL_ARMS, arms
-from diffgraft.pools import families, read_real
-from toolkit import dataset
+from diffgraft.evaluation import pools
+from diffgraft.evaluation.alignment import alignment
+from diffgraft.evaluation.classes.experiment import classify
+from diffgraft.evaluation.experiment import REAL_ARMS, arms
+from diffgraft.evaluation.pools import families, read_real
+from toolkit.data import dataset
 from toolkit.evaluation.split import few_shot
 from toolkit.example import Annotation, Error, Example, Provenance
-from toolkit.folder import hashed
+from toolkit.models.folder import hashed
 
 LABELS = {"crop": ["coffee"], "severity": [0, 4], "class": ["Coffee___healthy", "Coffee___phoma", "Coffee___rust"]}
 MADE = Provenance("synthetic", "0123abcd", "generate", 0)
@@ -251,7 +251,7 @@ def test_alignment_tells_right_labels_from_wrong_ones(real, tmp_path):
 def test_the_command_line_refuses_in_one_line_and_writes_a_report(real, tmp_path):
     bad = fake(tmp_path / "bad", trained_on=[hashed(held_out_ids(real)[0])])
     good = fake(tmp_path / "good", trained_on=[])
-    command = [sys.executable, "-m", "diffgraft.cli", "evaluate", str(real)]
+    command = [sys.executable, "-m", "diffgraft.cli.main", "evaluate", str(real)]
     words = ["--task", "classify", "--shots", "2", "--seeds", "1", "--steps", "1", "--out", str(tmp_path / "out")]
     refused = subprocess.run([*command, str(bad), *words], capture_output=True, text=True, check=False)
     assert refused.returncode == 1 and refused.stderr.count("\n") == 1 and "held-out" in refused.stderr
@@ -263,6 +263,6 @@ def test_the_command_line_refuses_in_one_line_and_writes_a_report(real, tmp_path
 
 
 def test_pools_are_read_without_torch():
-    code = "import sys, diffgraft.pools, toolkit.evaluation.split, toolkit.methods.mixing; sys.exit('torch' in sys.modules)"
+    code = "import sys, diffgraft.evaluation.pools, toolkit.evaluation.split, toolkit.methods.mixing; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert pools.SYNTHETIC == "synthetic"

@@ -22,7 +22,7 @@ VERBS = (
 def diffgraft(*words: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     """`diffgraft words ...` on one thread, in `folder`."""
     return subprocess.run(
-        [sys.executable, "-m", "diffgraft.cli", *map(str, words)],
+        [sys.executable, "-m", "diffgraft.cli.main", *map(str, words)],
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
         capture_output=True,

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.cutouts import cutout, inside
 from toolkit.example import Boxes, Error
 from toolkit.methods.copy_paste import CopyPaste, base, instances, paste
-from toolkit.overlaps import Overlaps, measured
+from toolkit.objects.cutouts import cutout, inside
+from toolkit.objects.overlaps import Overlaps, measured
 
 ROWS, COLS = SIZE = (72, 96)
 COLOURS = {"disc": (0.7, -0.3, 0.1), "star": (-0.6, 0.5, -0.5)}

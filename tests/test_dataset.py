@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from toolkit import dataset
+from toolkit.data import dataset
 from toolkit.example import Annotation, Boxes, Error, Example, Geometry, Provenance
 
 # ------------------------------------------------------------------------------------------------------- strategies

@@ -12,22 +12,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from diffgraft import detect as verb
-from diffgraft.detect import KEYS, detect
-from diffgraft.detect_figures import UNTRAINED
-from diffgraft.detect_result import MEAN
-from diffgraft.detect_runs import Runs, code, digest
-from diffgraft.experiment import REFERENCE, arms
-from diffgraft.pools import families, read_boxed
-from toolkit import dataset
-from toolkit.boxes import MOST
-from toolkit.dataset import fold_of
+from diffgraft.evaluation.boxes import experiment as verb
+from diffgraft.evaluation.boxes.experiment import KEYS, detect
+from diffgraft.evaluation.boxes.figures import UNTRAINED
+from diffgraft.evaluation.boxes.result import MEAN
+from diffgraft.evaluation.boxes.runs import Runs, code, digest
+from diffgraft.evaluation.experiment import REFERENCE, arms
+from diffgraft.evaluation.pools import families, read_boxed
+from toolkit.data import dataset
+from toolkit.data.dataset import fold_of
 from toolkit.evaluation import blobs
 from toolkit.evaluation.detect_downstream import Outcome
 from toolkit.evaluation.detection import Detections
 from toolkit.evaluation.split import few_images
 from toolkit.example import Annotation, Boxes, Error, Example, Note, Provenance
-from toolkit.folder import hashed
+from toolkit.models.folder import hashed
+from toolkit.objects.boxes import MOST
 from toolkit.settings import Network, Training
 
 SIZE = (24, 32)
@@ -351,7 +351,7 @@ def test_images_with_too_many_boxes_are_tested_on_and_not_trained_on(tmp_path):
 @pytest.mark.slow
 def test_the_command_line_refuses_in_one_line_and_goes_on_where_it_was(real, tmp_path):
     bad = fake(tmp_path / "bad", trained_on=[hashed(held_out_ids(real)[0])])
-    command = [sys.executable, "-m", "diffgraft.cli", "evaluate", str(real)]
+    command = [sys.executable, "-m", "diffgraft.cli.main", "evaluate", str(real)]
     words = [
         "--task",
         "detect",

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffgraft.preparation import prepare
+from diffgraft.preparation.prepare import prepare
 from domains import detection
-from toolkit import dataset
+from toolkit.data import dataset
 from toolkit.diffusion.model import BOXES, OBJECTS
 from toolkit.example import Annotation, Boxes, Error, Example
 from toolkit.formats import coco, voc, yolo

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from diffgraft.boxes_drawn import COLOURS, Legend, drawn
+from diffgraft.reporting.boxes import COLOURS, Legend, drawn
 from toolkit.evaluation.detection import (
     Detections,
     Truth,

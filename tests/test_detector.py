@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from diffgraft.training import train
+from diffgraft.training.train import train
 from domains import detection
-from export.onnx import export
+from export.graphs.onnx import export
 from export.runtime import ort
 from export.verify import verify
-from toolkit import boxes as layout
-from toolkit import dataset
+from toolkit.data import dataset
 from toolkit.diffusion.model import BOXES, OBJECTS, Spec
 from toolkit.evaluation.detection import as_truth, average_precision, decode
 from toolkit.example import Annotation, Boxes, Error, Example
-from toolkit.folder import read_meta
+from toolkit.models.folder import read_meta
 from toolkit.networks import folder
 from toolkit.networks.detector import STRIDE, Detector, corners, places
+from toolkit.objects import boxes as layout
 from toolkit.settings import Augmentation, Network, Training
 from toolkit.training.detecting import assigned, detecting, generalised_overlap
 from toolkit.training.loader import Batch, generator

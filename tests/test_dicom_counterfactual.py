@@ -20,7 +20,7 @@ from pydicom import uid
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from diffgraft.counterfactual import counterfactual
+from diffgraft.counterfactuals.counterfactual import counterfactual
 from toolkit.example import Error
 from toolkit.settings import Counterfactual
 

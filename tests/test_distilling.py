@@ -18,7 +18,7 @@ from toolkit.diffusion.model import Spec
 from toolkit.diffusion.noise import Seeded
 from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.example import Error
-from toolkit.folder import read_meta
+from toolkit.models.folder import read_meta
 from toolkit.networks import folder, student
 from toolkit.settings import Network, Training
 from toolkit.training.distilling import ANSWER, OBJECTIVES, SIGMA, between, distillation, leaps, passed
@@ -182,7 +182,7 @@ def test_a_rank_is_at_least_one(root):
 
 
 def test_levels_of_a_student_reach_the_image():
-    from diffgraft.teacher_paths import levels_of
+    from diffgraft.training.teacher_paths import levels_of
 
     levels = levels_of(4, 20.0, 0.02)
     assert len(levels) == 5
@@ -200,7 +200,7 @@ STARTER = Path(__file__).parent.parent / "models" / "plant_disease"
 @pytest.fixture(scope="module")
 def distilled(tmp_path_factory) -> Path:
     """A student of two steps of the starter model, barely trained."""
-    from diffgraft.distillation import distill
+    from diffgraft.training.distill import distill
     from toolkit.settings import Distillation
 
     out = tmp_path_factory.mktemp("distilled") / "model"
@@ -210,8 +210,9 @@ def distilled(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_a_student_comes_nearer_to_its_teacher_than_the_teacher_itself_in_as_few_steps(distilled):
-    from diffgraft import models, sampling
-    from diffgraft.outcome import default
+    from diffgraft import models
+    from diffgraft.generation import sampling
+    from diffgraft.models.defaults import default
     from toolkit.example import Annotation
 
     model = models.open(distilled, "torch")
@@ -230,14 +231,14 @@ def test_a_student_comes_nearer_to_its_teacher_than_the_teacher_itself_in_as_few
 
 
 def domain_labels(model, domain):
-    from toolkit import labels
+    from toolkit.data import labels
 
     return labels.of(model.meta, domain)
 
 
 @pytest.mark.slow
 def test_the_teacher_is_untouched_and_training_goes_on_where_it_stopped(distilled):
-    from diffgraft.distillation import distill
+    from diffgraft.training.distill import distill
     from toolkit.settings import Distillation
 
     for name in ("denoiser", "codec", "features"):
@@ -253,7 +254,7 @@ def test_the_teacher_is_untouched_and_training_goes_on_where_it_stopped(distille
 
 
 def test_what_cannot_be_distilled(tmp_path):
-    from diffgraft.distillation import distill
+    from diffgraft.training.distill import distill
     from toolkit.settings import Distillation
 
     brain = STARTER.parent / "brain_mri"
@@ -274,7 +275,7 @@ def test_what_cannot_be_distilled(tmp_path):
 
 
 def test_a_model_without_a_student_says_so():
-    from diffgraft.outcome import default
+    from diffgraft.models.defaults import default
 
     with pytest.raises(Error, match="no few-step student"):
         default({"parts": {}}, student=True)
@@ -283,10 +284,10 @@ def test_a_model_without_a_student_says_so():
 def test_a_student_owns_up_to_the_samples_that_its_teacher_never_saw(tmp_path):
     from types import SimpleNamespace
 
-    from diffgraft.distillation import _new
-    from toolkit import dataset
+    from diffgraft.training.distill import _new
+    from toolkit.data import dataset
     from toolkit.example import Annotation, Example
-    from toolkit.folder import hashed
+    from toolkit.models.folder import hashed
 
     image = np.zeros((1, 4, 4), np.float32)
     dataset.write(

@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from diffgraft import distribution as face
-from diffgraft.features import backbone
-from toolkit import dataset
+from diffgraft.evaluation import distribution as face
+from diffgraft.models.features import backbone
+from toolkit.data import dataset
 from toolkit.evaluation.distribution import frechet_distance, kernel_distance, precision_recall
 from toolkit.example import Annotation, Error, Example, Provenance
 

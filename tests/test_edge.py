@@ -20,7 +20,7 @@ SLOWEST = 5.0
 FIRST = {
     "plant_disease": """
 from diffgraft import models, sampling
-from diffgraft.outcome import default
+from diffgraft.generation.result import default
 from toolkit.example import Annotation
 model = models.open(root)
 images = sampling.sample(model, models.domain_of(root), [Annotation()], default(model.meta), [0])

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffgraft import edit_objects
-from diffgraft.edit_objects import placed
-from diffgraft.edit_windows import Window, fitted, grouped
+from diffgraft.editing import objects as edit_objects
+from diffgraft.editing.objects import placed
+from diffgraft.editing.windows import Window, fitted, grouped
 from domains import detection
-from toolkit import boxes as layout
-from toolkit import dataset, layouts
+from toolkit.data import dataset
 from toolkit.diffusion.model import BOXES, OBJECTS, Identity, Model, Spec
 from toolkit.example import Annotation, Boxes, Error, Example, Note
 from toolkit.formats import voc
+from toolkit.objects import boxes as layout
+from toolkit.objects import layouts
 from toolkit.settings import Sampling
 
 NAMES = ("a", "b")
@@ -322,7 +323,7 @@ def _folder(root: Path) -> Path:
 
 @pytest.mark.slow
 def test_from_the_command_line(tmp_path, monkeypatch, capsys) -> None:
-    from diffgraft import cli
+    from diffgraft.cli import main as cli
 
     model = _folder(tmp_path / "model")
     source = _picture(tmp_path / "in", SIZE, Boxes(np.array([[2.0, 2, 10, 10]]), ("a",), SIZE))

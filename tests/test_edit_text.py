@@ -16,21 +16,24 @@ from PIL import Image
 from scipy import ndimage
 from worlds import Mixture, two_classes
 
-from diffgraft import edit_region, models
-from diffgraft.edit import PROCEDURES, edit
-from diffgraft.preparation import prepare
+from diffgraft import models
+from diffgraft.editing import region as edit_region
+from diffgraft.editing.edit import PROCEDURES, edit
+from diffgraft.preparation.prepare import prepare
 from domains import chest_xray
 from domains.chest_xray import VOCABULARY, altered
-from toolkit import dataset, labels, report_text, tokenizer, xmp
+from toolkit.data import dataset, labels, xmp
 from toolkit.diffusion.model import TEXT, Field, Identity, Model, Spec
 from toolkit.diffusion.schedule import described
 from toolkit.example import Annotation, Error
-from toolkit.folder import clock_of
 from toolkit.formats.dicom.film import film
 from toolkit.formats.films import shown, square
+from toolkit.language import report as report_text
+from toolkit.language import tokenizer
 from toolkit.methods import da_fusion, guided, local_edit, text_edit
 from toolkit.methods.guided import Walk
 from toolkit.methods.local_edit import LocalEdit
+from toolkit.models.folder import clock_of
 from toolkit.networks import folder
 from toolkit.settings import Sampling
 
@@ -580,7 +583,7 @@ def test_a_model_of_labels_takes_no_text(model, films, tmp_path, monkeypatch) ->
 def test_the_command_line_takes_words_and_boxes_and_says_what_was_kept(
     model, films, tmp_path, monkeypatch, capsys
 ) -> None:
-    from diffgraft import cli
+    from diffgraft.cli import main as cli
 
     words = "edit {} {} {} --box 20,20,60,50 --box 30,20,60,55 --steps 2 --backend torch -n 2 --procedure sdedit"
     given = words.format(model, films, tmp_path / "out").split()

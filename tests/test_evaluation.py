@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffgraft.evaluation import evaluate
-from diffgraft.preparation import prepare
+from diffgraft.evaluation.anomaly.evaluate import evaluate
+from diffgraft.preparation.prepare import prepare
 from domains import brain_mri
 from toolkit.example import Error
-from toolkit.folder import fingerprint, read_meta, write_meta
 from toolkit.formats import nifti
 from toolkit.methods.anomaly_map import MapSettings
+from toolkit.models.folder import fingerprint, read_meta, write_meta
 
 AFFINE = np.diag([-1.0, -1.0, 4.0, 1.0])
 SHAPE = (64, 72, 9)

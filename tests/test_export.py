@@ -17,7 +17,9 @@ from scipy import stats
 from test_backends import SPEC, written
 from worlds import two_classes
 
-from diffgraft import exporting, models
+from diffgraft import models
+from diffgraft.deployment import exporting
+from diffgraft.deployment.export import export as export_model
 from export import gate, record
 from export.gate import Trial
 from export.record import Record
@@ -274,7 +276,7 @@ def folder(tmp_path_factory) -> Path:
     """The small model of the conformance suite, exported in fp32 and fp16."""
     root = written(tmp_path_factory.mktemp("exported") / "model")
     for precision in ("fp32", "fp16"):
-        models.export(root, "onnx", precision=precision)
+        export_model(root, "onnx", precision=precision)
     return root
 
 
@@ -335,8 +337,8 @@ class TestExported:
         # a group norm whose statistics are taken in fp16; of activations of some hundreds the squares are beyond it
         from safetensors.torch import load_file
 
-        from export import half
-        from toolkit.folder import read_meta
+        from export.graphs import half
+        from toolkit.models.folder import read_meta
         from toolkit.networks.folder import save_part
 
         monkeypatch.setattr(half._Norm, "forward", lambda self, x: self.norm(x))
@@ -344,7 +346,7 @@ class TestExported:
         loud = {k: v * 4000 if k.endswith("conv_in.weight") else v for k, v in weights.items()}
         save_part(copy, "denoiser", loud, read_meta(copy))
         with pytest.raises(Error, match=r"denoised at sigma .*Nothing was kept"):
-            models.export(copy, "onnx", precision="fp16")
+            export_model(copy, "onnx", precision="fp16")
         assert not list(copy.glob("denoiser*.onnx"))
         assert not (copy / "exports.json").exists()
 
@@ -353,7 +355,7 @@ class TestExported:
 
         if not openvino.supports("bf16"):
             pytest.skip("openvino on a CPU that computes in bf16")
-        models.export(copy, "onnx", precision="bf16")
+        export_model(copy, "onnx", precision="bf16")
         found = {r.precision: r for r in record.read(copy)}["bf16"]
         assert found.ran == "openvino:bf16"
         assert 1e-3 < max(row["error"] for row in found.parity) <= 8e-2
@@ -362,7 +364,7 @@ class TestExported:
             ort.open(copy, precision="bf16")
 
     def test_int8_of_products(self, copy):
-        written, _ = models.export(copy, "onnx", precision="int8")
+        written, _ = export_model(copy, "onnx", precision="int8")
         assert [p.name for p in written] == ["denoiser.int8.onnx"]
         kinds = {n.op_type for n in onnx.load(written[0], load_external_data=False).graph.node}
         assert "MatMulInteger" in kinds
@@ -372,7 +374,7 @@ class TestExported:
         assert 1e-5 < max(row["error"] for row in found.parity if row["output"] == "denoised") <= 8e-2
 
     def test_graphs_for_tensorrt_are_kept_with_a_line_where_there_is_no_device(self, copy):
-        from export.engine import gpu
+        from export.engines.engine import gpu
 
         try:
             gpu()
@@ -382,7 +384,7 @@ class TestExported:
             pytest.skip("a machine without a GPU")
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            models.export(copy, "tensorrt", precision="fp16")
+            export_model(copy, "tensorrt", precision="fp16")
         notes = [str(w.message) for w in said if issubclass(w.category, Note)]
         assert len([n for n in notes if "built on the device" in n]) == 1
         found = {r.target: r for r in record.read(copy)}["tensorrt"]
@@ -391,7 +393,7 @@ class TestExported:
 
     @pytest.mark.parametrize(("precision", "kind"), [("fp32", "another weight"), ("fp16", "nan")])
     def test_a_spoilt_graph_leaves_the_folder_as_it_was(self, copy, monkeypatch, precision, kind):
-        from export import onnx as graphs
+        from export.graphs import onnx as graphs
 
         whole = graphs.point_into
 
@@ -414,13 +416,13 @@ class TestExported:
         monkeypatch.setattr(graphs, "point_into", spoilt)
         before = state(copy)
         with pytest.raises(Error, match=r"denoised at sigma .* (differs by|is not finite).*Nothing was kept"):
-            models.export(copy, "onnx", precision=precision)
+            export_model(copy, "onnx", precision=precision)
         assert state(copy) == before
 
     def test_other_weights_take_all_exports_away(self, copy):
         from safetensors.torch import load_file
 
-        from toolkit.folder import read_meta
+        from toolkit.models.folder import read_meta
         from toolkit.networks.folder import save_part
 
         for name in ("denoiser.int8.xml", "denoiser.int8.bin", "sampler.fp16.onnx", "sampler.fp16.json", "step.onnx"):
@@ -438,7 +440,7 @@ class TestExported:
 
     def test_a_new_folder_has_the_exports_that_were_asked_for_alone(self, folder, tmp_path):
         out = tmp_path / "out"
-        written, _ = models.export(folder, "openvino", out)
+        written, _ = export_model(folder, "openvino", out)
         assert {p.name for p in written} == {f"{name}.onnx" for name in GRAPHS}
         assert {p.name for p in out.glob("*.onnx")} == {f"{name}.onnx" for name in GRAPHS}
         assert {r.key for r in record.read(out)} == {("onnx", "fp32", "none"), ("openvino", "fp32", "none")}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffgraft.methods import methods
+from diffgraft.cli.methods import methods
 from toolkit.evaluation.detection import Detections, Truth
 from toolkit.example import Error
 from toolkit.methods import faithfulness

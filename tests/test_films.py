@@ -10,20 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffgraft import findings_alignment, subgroups
-from diffgraft.alignment import alignment
-from diffgraft.classify import classify
-from diffgraft.distribution import distribution
-from diffgraft.experiment import REAL_ARMS, arms
-from diffgraft.findings_result import Told
-from diffgraft.pools import FINDING, families, read_films, with_findings
+from diffgraft.evaluation import subgroups
+from diffgraft.evaluation.alignment import alignment
+from diffgraft.evaluation.classes.experiment import classify
+from diffgraft.evaluation.distribution import distribution
+from diffgraft.evaluation.experiment import REAL_ARMS, arms
+from diffgraft.evaluation.findings import alignment as findings_alignment
+from diffgraft.evaluation.findings.result import Told
+from diffgraft.evaluation.pools import FINDING, families, read_films, with_findings
 from domains import chest_xray
-from toolkit import dataset
+from toolkit.data import dataset
+from toolkit.data.labels import Range
 from toolkit.diffusion.model import Identity, Model, Spec
 from toolkit.evaluation.anomaly import Interval
 from toolkit.example import Annotation, Error, Example, Provenance
-from toolkit.folder import hashed
-from toolkit.labels import Range
+from toolkit.models.folder import hashed
 
 MADE = Provenance("synthetic", "0123abcd", "generate", 0)
 VOCABULARY = {

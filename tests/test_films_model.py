@@ -11,11 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffgraft import gates, generation, models, training
+from diffgraft import models
+from diffgraft.deployment.export import export as export_model
+from diffgraft.generation import gates
+from diffgraft.generation import generate as generation
+from diffgraft.training import train as training
 from domains import chest_xray
-from toolkit import dataset, labels
+from toolkit.data import dataset, labels
 from toolkit.example import Annotation, Error, Example
-from toolkit.folder import clock_of, read_meta
+from toolkit.models.folder import clock_of, read_meta
 from toolkit.settings import Sampling
 
 QUICK = Sampling(steps=3, guidance=2.0)
@@ -82,7 +86,7 @@ def test_what_was_trained_is_written_down(model) -> None:
 @pytest.mark.slow
 def test_it_is_exported_and_both_backends_make_the_same_films(model, tmp_path) -> None:
     place = shutil.copytree(model, tmp_path / "model")
-    _, parities = models.export(place)
+    _, parities = export_model(place)
     assert {"text", "likeness", "denoised", "latent"} <= {parity.output for parity in parities}
     asked = {"view": 0.0, "age": 60.0}
     for backend in ("torch", "onnx"):

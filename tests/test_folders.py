@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from toolkit import dataset, xmp
+from toolkit.data import dataset, xmp
 from toolkit.example import Annotation, Error, Example, Provenance
 from toolkit.formats import folders
-from toolkit.photograph import photograph
+from toolkit.formats.photograph import photograph
 
 RED, GREEN = (200, 30, 20), (20, 160, 40)
 

@@ -13,19 +13,19 @@ from test_backends import SPEC, conds, images, one_hot, written
 from worlds import three_classes
 
 from diffgraft import models
-from diffgraft.fusing import plan_of
-from diffgraft.sampling import without_text
-from export import plan as plans
-from export.plan import Healing, Plan
-from export.tableau import steps, tableau
-from toolkit import labels
+from diffgraft.deployment.fusing import plan_of
+from diffgraft.generation.sampling import without_text
+from export.sampling import plan as plans
+from export.sampling.plan import Healing, Plan
+from export.sampling.tableau import steps, tableau
+from toolkit.data import labels
 from toolkit.diffusion import samplers
 from toolkit.diffusion.guidance import classifier_free
 from toolkit.diffusion.noise import Purpose, Seeded, gaussian
 from toolkit.diffusion.samplers import SAMPLERS, STOCHASTIC
 from toolkit.diffusion.schedule import karras
 from toolkit.example import Annotation, Error
-from toolkit.folder import read_meta, spec_of
+from toolkit.models.folder import read_meta, spec_of
 
 ODE = sorted(SAMPLERS.keys() - STOCHASTIC)
 DOWN = karras(6, 20.0, 0.05)
@@ -202,7 +202,7 @@ slow = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    from export.onnx import export
+    from export.graphs.onnx import export
 
     root = written(tmp_path_factory.mktemp("fused") / "model")
     export(root)
@@ -259,7 +259,7 @@ def told(run, count: int):
 @pytest.mark.parametrize("name", [pytest.param(name, marks=slow) for name in PLANS])
 def test_a_graph_is_the_run_it_stands_for(folder, reference, name):
     from export.runtime import fused
-    from export.sampler import write
+    from export.sampling.sampler import write
 
     plan, seen = PLANS[name], {}
     for form, (fuse, unroll) in FORMS.items():
@@ -280,7 +280,7 @@ def test_a_graph_is_the_run_it_stands_for(folder, reference, name):
 
 @pytest.fixture(scope="module")
 def guided(folder) -> Path:
-    from export.sampler import write
+    from export.sampling.sampler import write
 
     write(folder, "sampler", PLANS["both, heun"])
     write(folder, "step", PLANS["both, heun"])
@@ -292,7 +292,7 @@ def test_a_counterfactual_is_the_methods(guided, reference):
     from scipy import ndimage
 
     from export.runtime import fused
-    from export.sampler import write
+    from export.sampling.sampler import write
     from toolkit.diffusion.schedule import strength_to_sigma
     from toolkit.methods.anomaly_map import MapSettings, asymmetric
     from toolkit.methods.counterfactual import SIGMA_MIN, counterfactual
@@ -388,7 +388,7 @@ def test_a_graph_that_does_another_thing_does_not_agree(guided, reference, tmp_p
     import shutil
 
     from export.agreement import check
-    from export.sampler import write
+    from export.sampling.sampler import write
 
     copy = Path(shutil.copytree(guided, tmp_path / "copy"))
     write(copy, "sampler", PLANS["both, heun"])
@@ -401,7 +401,7 @@ def test_a_graph_that_does_another_thing_does_not_agree(guided, reference, tmp_p
 def test_what_cannot_be_fused_is_refused_and_leaves_nothing(guided, tmp_path):
     import shutil
 
-    from export.sampler import write
+    from export.sampling.sampler import write
 
     copy = Path(shutil.copytree(guided, tmp_path / "copy", ignore=shutil.ignore_patterns("s*.onnx", "s*.json")))
     before = sorted(path.name for path in copy.iterdir())
@@ -420,7 +420,7 @@ def test_what_cannot_be_fused_is_refused_and_leaves_nothing(guided, tmp_path):
 @pytest.mark.slow
 def test_noise_is_that_of_the_seed_and_index(folder):
     from export.runtime import fused
-    from export.sampler import write
+    from export.sampling.sampler import write
 
     write(folder, "sampler", PLANS["euler_ancestral"])
     run, cond = fused.open(folder, threads=1), conds(4, 1.0)

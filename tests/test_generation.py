@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from diffgraft import gates, generation, sampling
+from diffgraft.generation import gates, sampling
+from diffgraft.generation import generate as generation
 from domains import brain_mri
-from toolkit import dataset
+from toolkit.data import dataset
 from toolkit.diffusion.model import Model, Spec
 from toolkit.diffusion.noise import Purpose, Seeded
 from toolkit.example import Annotation, Error, Example
-from toolkit.folder import read_meta, trained_on, write_meta
 from toolkit.formats import nifti
+from toolkit.models.folder import read_meta, trained_on, write_meta
 from toolkit.networks import folder as torch_folder
 from toolkit.settings import Network, Sampling, Training
 

@@ -70,10 +70,10 @@ def test_the_edge_installs_nothing_of_training():
 @pytest.fixture
 def command() -> list[str]:
     """How the command line is started here: the installed script, else the function it calls."""
-    if importlib.util.find_spec("diffgraft.cli") is None:
-        pytest.skip("diffgraft/cli.py, a typer app with main(), is not there yet")
+    if importlib.util.find_spec("diffgraft.cli.main") is None:
+        pytest.skip("diffgraft/cli/main.py, a typer app with main(), is not there yet")
     script = Path(sys.executable).with_name("diffgraft")
-    return [str(script)] if script.is_file() else [sys.executable, "-c", "from diffgraft.cli import main; main()"]
+    return [str(script)] if script.is_file() else [sys.executable, "-c", "from diffgraft.cli.main import main; main()"]
 
 
 def test_help_names_the_verbs(command):

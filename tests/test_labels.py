@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domains import brain_mri
-from toolkit import labels
+from toolkit.data import labels
+from toolkit.data.labels import Range
 from toolkit.example import Annotation, Error
-from toolkit.labels import Range
 
 VOCABULARY = {
     "crop": ("coffee", "tea"),

@@ -10,14 +10,17 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from diffgraft import edit as editing_run
-from diffgraft import generation, models, sampling
-from diffgraft.training import learn_embedding, train
+from diffgraft import models
+from diffgraft.deployment.export import export as export_model
+from diffgraft.editing import edit as editing_run
+from diffgraft.generation import generate as generation
+from diffgraft.generation import sampling
+from diffgraft.training.train import learn_embedding, train
 from domains import plant_disease
-from toolkit import dataset, labels
+from toolkit.data import dataset, labels
+from toolkit.data.labels import Range
 from toolkit.example import Annotation, Error, Example
-from toolkit.folder import read_meta, trained_on
-from toolkit.labels import Range
+from toolkit.models.folder import read_meta, trained_on
 from toolkit.networks import folder
 from toolkit.networks.autoencoder import Autoencoder, from_diffusers, reduction
 from toolkit.networks.features import FeatureNet
@@ -359,7 +362,7 @@ def test_an_edit_that_cannot_be_leaves_nothing(root, data, tmp_path, changed, me
 
 @pytest.mark.slow
 def test_all_graphs_of_a_latent_model_agree_with_torch(root):
-    written, parities = models.export(root)
+    written, parities = export_model(root)
     assert {p.name for p in written} == {"denoiser.onnx", "encoder.onnx", "decoder.onnx", "features.onnx"}
     assert {p.output for p in parities} >= {"denoised", "latent", "image", "features", "log_probability", "level0"}
     here, there = models.open(root, "onnx"), models.open(root, "torch")

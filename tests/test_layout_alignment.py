@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffgraft import layout_alignment, layout_judges
-from diffgraft.alignment import alignment
-from diffgraft.layout_alignment import HELD_OUT, SHUFFLED, stands_out
-from toolkit import dataset
+from diffgraft.evaluation.alignment import alignment
+from diffgraft.evaluation.boxes import alignment as layout_alignment
+from diffgraft.evaluation.boxes import judges as layout_judges
+from diffgraft.evaluation.boxes.alignment import HELD_OUT, SHUFFLED, stands_out
+from toolkit.data import dataset
 from toolkit.evaluation import detection_intervals as intervals
 from toolkit.evaluation.detection import Detections, Truth, average_precision
 from toolkit.example import Annotation, Boxes, Error, Example, Provenance

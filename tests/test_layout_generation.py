@@ -17,20 +17,21 @@ import pytest
 from scipy import ndimage
 from typer.testing import CliRunner
 
-from diffgraft import generation, layout_generation
-from diffgraft.cli import app
-from diffgraft.layout_filter import Filter, calibrated, detected, measured
-from diffgraft.layout_generation import Layouts
-from diffgraft.layout_log import LOG, ROUND
+from diffgraft.cli.main import app
+from diffgraft.generation import generate as generation
+from diffgraft.generation.layouts import generate as layout_generation
+from diffgraft.generation.layouts.filter import Filter, calibrated, detected, measured
+from diffgraft.generation.layouts.generate import Layouts
+from diffgraft.generation.layouts.log import LOG, ROUND
 from domains import detection
-from toolkit import boxes as layout
-from toolkit import dataset, xmp
+from toolkit.data import dataset, xmp
+from toolkit.data.labels import Vocabulary
 from toolkit.diffusion.model import BOXES, OBJECTS, Identity, Model, Spec
 from toolkit.example import Annotation, Boxes, Error, Example, Note
-from toolkit.folder import hashed
 from toolkit.formats import boxed
-from toolkit.labels import Vocabulary
+from toolkit.models.folder import hashed
 from toolkit.networks import folder as torch_folder
+from toolkit.objects import boxes as layout
 from toolkit.settings import Network, Sampling, Training
 
 NAMES = ("cell", "platelet")
@@ -372,7 +373,7 @@ def test_layouts_are_those_that_the_model_was_trained_on(pictures) -> None:
 
 
 def source(pictures, trained: tuple[str, ...], kind: str = "copy", wanted=None, hard=None):
-    from diffgraft import layout_source
+    from diffgraft.generation.layouts import source as layout_source
 
     return layout_source.source(world(right, trained).meta, pictures, kind, 0, NAMES, wanted, hard, (True, True))
 
@@ -555,7 +556,7 @@ def test_options_for_labels_and_options_for_layouts_do_not_mix(tmp_path) -> None
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> tuple[Path, Path]:
     """A data set, and a model that has learned little of it in little time: a detector and a denoiser of pixels."""
-    from diffgraft.training import train
+    from diffgraft.training.train import train
 
     folder = tmp_path_factory.mktemp("trained")
     pictures = real(folder / "data", 60, 0)
@@ -593,7 +594,7 @@ def test_training_keeps_what_the_filter_goes_by(trained) -> None:
 
 @pytest.mark.slow
 def test_the_command_line_makes_images_of_the_models_own_layouts_on_every_backend(trained, tmp_path) -> None:
-    from diffgraft.models import export
+    from diffgraft.deployment.export import export
 
     _, root = trained
     export(root)

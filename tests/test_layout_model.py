@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit import boxes as layout
 from toolkit.diffusion.model import BOXES, OBJECTS, Spec
 from toolkit.example import Annotation, Boxes, Error
 from toolkit.networks.layout import BoxTokens, BoxUNet, Raster, coverage
+from toolkit.objects import boxes as layout
 from toolkit.settings import Augmentation, Network, Training
 from toolkit.training import losses
 from toolkit.training.loader import Batch, augment_batch, generator
@@ -159,7 +159,7 @@ def test_a_denoiser_takes_a_layout_and_all_of_it_is_dropped_together() -> None:
 
 
 def test_the_size_of_boxes_comes_back_from_a_data_set(tmp_path) -> None:
-    from toolkit import dataset
+    from toolkit.data import dataset
     from toolkit.example import Example
 
     shown = Example("one", np.zeros((3, *SIZE), np.float32), Annotation(boxes=_boxes((1, 2, 3, 4))))

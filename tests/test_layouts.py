@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.boxes import MOST, arrays
 from toolkit.example import Annotation, Boxes, Error
-from toolkit.layouts import KINDS, arranged, arranger, check, flipped, from_summary, smallest, summary
-from toolkit.overlaps import Overlaps, measured
+from toolkit.objects.boxes import MOST, arrays
+from toolkit.objects.layouts import KINDS, arranged, arranger, check, flipped, from_summary, smallest, summary
+from toolkit.objects.overlaps import Overlaps, measured
 
 ROWS, COLS = SIZE = (60, 90)
 SIDES = {"cell": 12.0, "giant": 26.0, "speck": 5.0}

@@ -11,7 +11,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import nn
 
-from export import onnx as graphs
+from export.graphs import onnx as graphs
 from export.runtime import ort
 from toolkit.diffusion.model import Field
 from toolkit.diffusion.schedule import described

@@ -13,8 +13,8 @@ import pytest
 from worlds import BACKENDS, Mixture
 
 import toolkit.methods
-from diffgraft.methods import listing, methods
-from toolkit import dataset
+from diffgraft.cli.methods import listing, methods
+from toolkit.data import dataset
 from toolkit.diffusion.model import Identity, Model
 from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.diffusion.schedule import strength_to_sigma
@@ -410,7 +410,7 @@ def test_the_list_tells_paper_needs_and_how():
 def test_the_list_needs_nothing_of_training():
     program = (
         "import sys; sys.modules |= dict.fromkeys(['torch', 'diffusers', 'transformers', 'sklearn', 'safetensors']);"
-        "from diffgraft.methods import listing; print(listing())"
+        "from diffgraft.cli.methods import listing; print(listing())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == listing()

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffgraft import backends, models
+from diffgraft import models
+from diffgraft.models import backends
 from export import record
 from export.runtime import common, openvino, openvino_graphs, ort
 from export.verify import noisy, told, verify
 from toolkit.diffusion.model import Denoiser
 from toolkit.example import Error, Note
-from toolkit.folder import fingerprint
+from toolkit.models.folder import fingerprint
 
 ov = pytest.importorskip("openvino", reason="openvino is not installed")
 MODELS = Path(__file__).parents[1] / "models"
@@ -201,7 +202,7 @@ def test_the_starter_models_pass(name, precision):
 @pytest.mark.skipif(not importlib.util.find_spec("nncf"), reason="nncf is not installed")
 @pytest.mark.filterwarnings("ignore")  # of the library that quantises and of what it imports
 def test_int8_is_stable_and_near(tmp_path):
-    from export.quantize import quantize, trajectories
+    from export.graphs.quantize import quantize, trajectories
 
     copy = Path(shutil.copytree(LEAF, tmp_path / "copy", ignore=shutil.ignore_patterns("exports.json", "*.int8.*")))
     written = quantize(copy)
@@ -291,7 +292,7 @@ def test_a_backend_is_opened_by_name_and_precision():
 
 
 def test_the_command_line_names_them_all():
-    from diffgraft.cli import Backend
+    from diffgraft.cli.main import Backend
 
     assert set(Backend) <= set(backends.names())
     assert {each.partition(":")[0] for each in Backend} == {"auto", *backends.PRECISIONS}

@@ -32,13 +32,14 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from toolkit import pipeline_folder, tokenizer
 from toolkit.diffusion import guidance, schedule, spacing
 from toolkit.diffusion.model import TEXT
 from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.diffusion.schedule import SIGMA_CAP
 from toolkit.example import Error
-from toolkit.folder import image_shape, read_meta, spec_of
+from toolkit.language import tokenizer
+from toolkit.models import pipeline as pipeline_folder
+from toolkit.models.folder import image_shape, read_meta, spec_of
 from toolkit.networks import folder, pipeline, pipeline_save
 from toolkit.networks.preconditioning import PARAMETERISATIONS
 

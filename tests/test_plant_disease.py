@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffgraft.preparation import QUARANTINE, prepare
+from diffgraft.preparation.prepare import prepare
+from diffgraft.preparation.quarantine import QUARANTINE
 from domains import brain_mri, plant_disease
-from toolkit import dataset, labels
+from toolkit.data import dataset, labels
+from toolkit.data.labels import Range
 from toolkit.example import Annotation, Error, Example, Provenance
-from toolkit.labels import Range
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "plant"
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffgraft.report import RESEARCH_USE, Curve, Facts, Run, Section, Sheet, Table, Text, Volume, write
+from diffgraft.reporting import RESEARCH_USE, Curve, Facts, Run, Section, Sheet, Table, Text, Volume, write
 from toolkit.example import Error
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)> $body ${x} </style> &amp;"

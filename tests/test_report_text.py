@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit import report_text
-from toolkit.report_text import FINDINGS, Statement, phrases
-from toolkit.report_text.lexicon import GROUPS, IMPLIES
+from toolkit.language import report as report_text
+from toolkit.language.report import FINDINGS, Statement, phrases
+from toolkit.language.report.lexicon import GROUPS, IMPLIES
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "cxr" / "metadata.csv"
 

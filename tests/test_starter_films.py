@@ -11,11 +11,13 @@ import numpy as np
 import pydicom
 import pytest
 
-from diffgraft import generation, models
+from diffgraft import models
+from diffgraft.deployment.export import export as export_model
+from diffgraft.generation import generate as generation
 from domains import chest_xray
-from toolkit import dataset, xmp
+from toolkit.data import dataset, xmp
 from toolkit.example import Annotation, Note
-from toolkit.folder import hashed, read_meta
+from toolkit.models.folder import hashed, read_meta
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "models" / "chest_xray"
@@ -125,7 +127,7 @@ def test_stable_diffusion_pipeline_opens_it_and_makes_the_same_film(tmp_path) ->
     from toolkit.diffusion.samplers import SAMPLERS
     from toolkit.networks import pipeline_save
 
-    models.export(MODEL, "diffusers", tmp_path / "pipeline")
+    export_model(MODEL, "diffusers", tmp_path / "pipeline")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pipe = StableDiffusionPipeline.from_pretrained(

@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffgraft import generation, models, sampling
-from diffgraft.edit import edit
-from diffgraft.generation import default
+from diffgraft import models
+from diffgraft.editing.edit import edit
+from diffgraft.generation import generate as generation
+from diffgraft.generation import sampling
+from diffgraft.generation.generate import default
 from domains import plant_disease
-from toolkit import dataset, labels, xmp
+from toolkit.data import dataset, labels, xmp
 from toolkit.evaluation.memorization import Reference
 from toolkit.example import Annotation, Example
-from toolkit.folder import hashed, read_meta
+from toolkit.models.folder import hashed, read_meta
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "models" / "plant_disease"

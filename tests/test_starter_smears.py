@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffgraft import generation, models, sampling
-from diffgraft.generation import default
+from diffgraft import models
+from diffgraft.generation import generate as generation
+from diffgraft.generation import sampling
+from diffgraft.generation.generate import default
 from domains import detection
-from toolkit import dataset, layouts, xmp
+from toolkit.data import dataset, xmp
 from toolkit.evaluation.detection import agreement, as_truth, decode
 from toolkit.evaluation.stain import saturated_inside
 from toolkit.example import Annotation, Boxes
-from toolkit.folder import hashed, read_meta
 from toolkit.formats import coco
+from toolkit.models.folder import hashed, read_meta
+from toolkit.objects import layouts
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "models" / "detection"

@@ -17,21 +17,22 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from diffgraft import sampling, steps_figures
-from diffgraft import steps as module
-from diffgraft.counterfactual import counterfactual
-from diffgraft.evaluation import evaluate
-from diffgraft.features import described
-from diffgraft.outcome import default
-from diffgraft.steps import Row, steps
-from diffgraft.steps_draws import Drawn, Kept, Way, evaluations, ways, weights
-from diffgraft.steps_figures import Panel, Point
-from diffgraft.steps_images import Images
-from diffgraft.steps_judges import precision, sharpness
-from diffgraft.steps_scans import Scans
-from diffgraft.steps_scores import Metric, Resamples, interval, kernel_distances
+from diffgraft.counterfactuals.counterfactual import counterfactual
+from diffgraft.evaluation.anomaly.evaluate import evaluate
+from diffgraft.evaluation.steps import experiment as module
+from diffgraft.evaluation.steps import figures as steps_figures
+from diffgraft.evaluation.steps.draws import Drawn, Kept, Way, evaluations, ways, weights
+from diffgraft.evaluation.steps.experiment import Row, steps
+from diffgraft.evaluation.steps.figures import Panel, Point
+from diffgraft.evaluation.steps.images import Images
+from diffgraft.evaluation.steps.judges import precision, sharpness
+from diffgraft.evaluation.steps.scans import Scans
+from diffgraft.evaluation.steps.scores import Metric, Resamples, interval, kernel_distances
+from diffgraft.generation import sampling
+from diffgraft.models.defaults import default
+from diffgraft.models.features import described
 from domains import brain_mri, plant_disease
-from toolkit import dataset, labels
+from toolkit.data import dataset, labels
 from toolkit.diffusion.model import Spec
 from toolkit.diffusion.noise import Purpose, Seeded
 from toolkit.diffusion.samplers import SAMPLERS
@@ -39,7 +40,7 @@ from toolkit.evaluation.anomaly import Interval
 from toolkit.evaluation.detection import Detections, Truth, average_precision
 from toolkit.evaluation.distribution import kernel_distance
 from toolkit.example import Annotation, Error, Example
-from toolkit.folder import hashed, read_meta
+from toolkit.models.folder import hashed, read_meta
 from toolkit.networks import folder as torch_folder
 from toolkit.networks.student import own
 from toolkit.settings import Network, Training
@@ -464,7 +465,7 @@ def test_scans_that_were_all_trained_on_are_refused(raw, model, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not LEAVES.is_dir(), reason="no real leaves beside the checkout (../shared/data/plant)")
 def test_the_starter_model_of_leaves_needs_more_than_one_step(tmp_path):
-    from diffgraft.preparation import prepare
+    from diffgraft.preparation.prepare import prepare
 
     prepare("plant_disease", LEAVES, tmp_path / "data", only=["crop=coffee"])
     result = steps(

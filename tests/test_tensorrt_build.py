@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export import engine, signing
-from export.engine import Batch, Gpu
-from export.folding import fold, widen_deconvolutions
+from export.engines import engine, signing
+from export.engines.engine import Batch, Gpu
+from export.graphs.folding import fold, widen_deconvolutions
 from toolkit.example import Error, Note
 
 pytestmark = pytest.mark.slow
@@ -48,8 +48,8 @@ def test_every_graph_of_the_starter_models_builds(lib, graph):
 @pytest.mark.parametrize("fuse", ["step", "sampler"])
 def test_fused_graphs_of_the_starter_models_build(lib, model, fuse, tmp_path):
     """Of two steps: a longer run repeats what is in them, and takes four times as long to build."""
-    from diffgraft.fusing import plan_of
-    from export import sampler
+    from diffgraft.deployment.fusing import plan_of
+    from export.sampling import sampler
 
     root = Path(shutil.copytree(MODELS / model, tmp_path / model))
     guided = {"classifier_guidance": 3.0} if (root / "gradient.onnx").is_file() else {}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from export import signing
-from export.engine import Batch, Gpu, Library, digest, fingerprint
+from export.engines import signing
+from export.engines.engine import Batch, Gpu, Library, digest, fingerprint
 from toolkit.example import Error
 
 HEADER = {"graph": "denoiser.onnx", "gpu": "Ada", "shapes": [1, 4, 16]}

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export import engine, signing
+from export.engines import engine, signing
 from export.runtime import common, nvidia, ort, trt
 from toolkit.example import Error, Note
 
@@ -213,7 +213,7 @@ def test_what_is_not_yet_run_says_so_and_is_short():
 def test_doctor_asks_the_runtimes_and_names_what_is_not_yet_run(tmp_path):
     import onnxruntime
 
-    from diffgraft.doctor import lines
+    from diffgraft.deployment.doctor import lines
 
     shutil.copytree(BRAIN, tmp_path / "brain")
     (tmp_path / "broken").mkdir()
@@ -233,9 +233,9 @@ def test_doctor_asks_the_runtimes_and_names_what_is_not_yet_run(tmp_path):
 
 
 def test_doctor_names_what_passed_for_the_present_weights(tmp_path):
-    from diffgraft.doctor import lines
+    from diffgraft.deployment.doctor import lines
     from export import record
-    from toolkit.folder import fingerprint
+    from toolkit.models.folder import fingerprint
 
     root = Path(shutil.copytree(BRAIN, tmp_path / "brain"))
     files = record.hashes(root, ["denoiser.onnx", "classifier.onnx", "gradient.onnx"])
@@ -258,7 +258,7 @@ def test_the_benchmark_of_a_gpu_stops_with_one_line_where_there_is_none():
 
 
 def test_shares_of_nested_phases_never_fall():
-    from export.progress import Phases
+    from export.engines.progress import Phases
 
     phases, told = Phases(), []
     phases.start("build", None, 2)
@@ -272,6 +272,6 @@ def test_shares_of_nested_phases_never_fall():
 
 
 def test_the_runtime_needs_neither_torch_nor_a_library_to_be_imported():
-    code = "import sys, export.engine, export.runtime.trt; print(sorted({'torch', 'onnx', 'tensorrt_rtx', 'cuda'} & set(sys.modules)))"
+    code = "import sys, export.engines.engine, export.runtime.trt; print(sorted({'torch', 'onnx', 'tensorrt_rtx', 'cuda'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

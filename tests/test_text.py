@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit import tokenizer
 from toolkit.diffusion.model import Field, Spec
 from toolkit.diffusion.schedule import described
 from toolkit.example import Error
+from toolkit.language import tokenizer
 from toolkit.networks.preconditioning import Preconditioned, stepped, velocity
 from toolkit.networks.text import TextEncoder
 from toolkit.networks.unet import TextUNet

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from toolkit import labels
+from toolkit.data import labels
 from toolkit.diffusion.model import Spec
 from toolkit.example import Annotation, Error, Example
-from toolkit.folder import hashed, read_meta, spec_of
+from toolkit.models.folder import hashed, read_meta, spec_of
 from toolkit.networks import folder
 from toolkit.networks.preconditioning import PARAMETERISATIONS
 from toolkit.settings import Augmentation, Network, Training

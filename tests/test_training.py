@@ -21,9 +21,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from diffgraft.training import train
+from diffgraft.training.train import train
 from domains import brain_mri
-from toolkit import dataset
+from toolkit.data import dataset
 from toolkit.diffusion.model import Spec
 from toolkit.example import Annotation, Error, Example
 from toolkit.networks.classifier import NoisyClassifier

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolkit.data.transforms import fit, from_window, square_box, to_window, unfit
 from toolkit.example import Error
-from toolkit.transforms import fit, from_window, square_box, to_window, unfit
 
 SHAPE = (60, 90)
 

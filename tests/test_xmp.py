@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin, TiffImagePlugin, TiffTags
 
-from toolkit import dataset, xmp
+from toolkit.data import dataset, xmp
 from toolkit.example import Error, Example, Provenance
 
 CODES = "http://cv.iptc.org/newscodes/digitalsourcetype/"

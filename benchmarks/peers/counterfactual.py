@@ -174,8 +174,8 @@ def fused(job: dict[str, Any], backend: str) -> Run:
 def fast(job: dict[str, Any], backend: str) -> Run:
     """This package with the model's few-step student, as `diffgraft counterfactual` runs it on each slice."""
     from diffgraft import models
-    from diffgraft.counterfactual import by_student
-    from diffgraft.outcome import student_of
+    from diffgraft.counterfactuals.counterfactual import by_student
+    from diffgraft.models.defaults import student_of
     from domains import brain_mri
     from toolkit.methods.counterfactual import counterfactual
 

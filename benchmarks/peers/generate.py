@@ -135,7 +135,8 @@ def ours(job: dict[str, Any], backend: str) -> Run:
     """This package, by the function that `diffgraft generate` calls."""
     import dataclasses
 
-    from diffgraft import models, sampling
+    from diffgraft import models
+    from diffgraft.generation import sampling
     from toolkit.example import Annotation
     from toolkit.settings import Sampling
 
@@ -153,7 +154,8 @@ def ours(job: dict[str, Any], backend: str) -> Run:
 
 def fused(job: dict[str, Any], backend: str) -> Run:
     """This package, the whole run as one graph: noise and text in, image out."""
-    from diffgraft import models, sampling
+    from diffgraft import models
+    from diffgraft.generation import sampling
     from export.runtime import fused as graphs
     from toolkit.example import Annotation
 
@@ -172,8 +174,9 @@ def fused(job: dict[str, Any], backend: str) -> Run:
 
 def fast(job: dict[str, Any], backend: str) -> Run:
     """This package with the model's few-step student: other steps and other weights, so other images."""
-    from diffgraft import models, sampling
-    from diffgraft.outcome import default
+    from diffgraft import models
+    from diffgraft.generation import sampling
+    from diffgraft.models.defaults import default
     from toolkit.example import Annotation
 
     model = models.open(job["model"], backend)

@@ -39,7 +39,7 @@ def operations(network: Any, *given: torch.Tensor, **named: torch.Tensor) -> int
 
 def run_of(task: str, job: dict[str, Any], batch: int) -> int:
     """Operations of the denoiser alone in one run of a task."""
-    from toolkit.folder import read_meta, spec_of
+    from toolkit.models.folder import read_meta, spec_of
     from toolkit.networks import folder
 
     root = Path(job["model"])

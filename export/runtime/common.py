@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from toolkit import tokenizer
 from toolkit.diffusion.model import Cond, Identity, Model, Spec
 from toolkit.example import Error
-from toolkit.folder import fingerprint, spec_of
+from toolkit.language import tokenizer
+from toolkit.models.folder import fingerprint, spec_of
 
 __all__ = ["INTEGER", "ONNX_INTEGER", "PRECISIONS", "Run", "assemble", "checked", "lazily", "onnx_file", "onnx_name"]
 

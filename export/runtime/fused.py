@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from export import plan as plans
-from export.plan import Plan
 from export.runtime import common, engines
 from export.runtime.engines import Engine
-from toolkit import tokenizer
+from export.sampling import plan as plans
+from export.sampling.plan import Plan
 from toolkit.diffusion.model import TEXT, Cond, Spec
 from toolkit.diffusion.noise import Purpose, gaussian
-from toolkit.folder import read_meta, spec_of
+from toolkit.language import tokenizer
+from toolkit.models.folder import read_meta, spec_of
 
 __all__ = ["Changes", "Images", "open"]
 

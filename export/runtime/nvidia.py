@@ -2,7 +2,7 @@
 
 NOT YET RUN ON HARDWARE. It was written against the APIs of TensorRT(-RTX), cuda-python (cuda.core) and onnxruntime, and
 is type-checked against the first two (tests/test_tensorrt_types.py); benchmarks/gpu.sh runs it and says which of
-`trt.LABELS` it clears. Everything that can be run without a GPU stands elsewhere: export/engine.py, runtime/trt.py.
+`trt.LABELS` it clears. Everything that can be run without a GPU stands elsewhere: export/engines/engine.py, runtime/trt.py.
 """
 
 # pyright: reportMissingImports=false
@@ -38,7 +38,7 @@ PLANS = 8
 class Engine:
     """A deserialised engine: arrays by input name -> arrays by output name. One plan of buffers for each set of shapes.
 
-    content: an engine whose seal was checked (export.signing); it is native code. dynamic: inputs with a batch axis.
+    content: an engine whose seal was checked (export.engines.signing); it is native code. dynamic: inputs with a batch axis.
     """
 
     def __init__(self, trt: Any, content: bytes) -> None:

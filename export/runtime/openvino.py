@@ -17,7 +17,7 @@ import numpy as np
 from export.runtime import common, openvino_graphs
 from toolkit.diffusion.model import Model
 from toolkit.example import Error
-from toolkit.folder import fingerprint, read_meta
+from toolkit.models.folder import fingerprint, read_meta
 
 __all__ = ["PRECISIONS", "open", "supports"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from export.runtime import common
 from toolkit.diffusion.model import Model
 from toolkit.example import Error
-from toolkit.folder import read_meta
+from toolkit.models.folder import read_meta
 
 __all__ = ["open"]
 

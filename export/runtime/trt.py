@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from export import signing
-from export.engine import Batch, digest, engine, fingerprint, gpu, library
-from export.progress import Watch
+from export.engines import signing
+from export.engines.engine import Batch, digest, engine, fingerprint, gpu, library
+from export.engines.progress import Watch
 from export.runtime import common, nvidia, ort
 from export.verify import LIMITS, compared, demand, verify
 from toolkit.diffusion.model import Model
 from toolkit.example import Error, Note
-from toolkit.folder import fingerprint as weights_of
-from toolkit.folder import read_meta
+from toolkit.models.folder import fingerprint as weights_of
+from toolkit.models.folder import read_meta
 
 __all__ = ["CARRY", "LABELS", "Stepper", "chunked", "looped", "open", "stepper"]
 

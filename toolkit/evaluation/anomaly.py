@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from toolkit.data.head import head_mask, inner_head, otsu, rim_distance, rim_weight
 from toolkit.example import Error
-from toolkit.head import head_mask, inner_head, otsu, rim_distance, rim_weight
 
 __all__ = [
     "HEAD_DEFINITION",
@@ -185,9 +185,14 @@ def tuned_dice(
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Area under the ROC curve; ties count one half. Labels are 1, 0 or NaN = unknown, left out. NaN with one class."""
+    """Area under the ROC curve; ties count one half. Labels are 1, 0 or NaN = unknown, left out. NaN with one class.
+
+    Errors: a score that is NaN and not left out. An infinite one has its place: a slice without head is below all others.
+    """
     scores, labels = np.asarray(scores, float).ravel(), np.asarray(labels, float).ravel()
     ill, well = scores[labels == 1], scores[labels == 0]
+    if bad := int(np.isnan(ill).sum() + np.isnan(well).sum()):
+        raise Error(f"An area under the ROC curve needs scores in an order; found {bad} that are NaN. Leave them out.")
     return float(_wins(ill, well) / (ill.size * well.size)) if ill.size and well.size else float("nan")
 
 

@@ -5,7 +5,7 @@ on the same grid. Plain FLAIR intensity beats many published networks (Meissen e
 smoothing with a rim weight beats plain FLAIR by far, so both are printed.
 
 Lengths in pixels are stated at 256 px and scale with the image; `width` is the width of the whole image at the pixel
-size of the stack, needed for a crop only (see toolkit.head). numpy and scipy.ndimage.
+size of the stack, needed for a crop only (see toolkit.data.head). numpy and scipy.ndimage.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from toolkit.data.head import pixels, rim_weight
 from toolkit.example import Error
-from toolkit.head import pixels, rim_weight
 
 __all__ = [
     "Atlas",

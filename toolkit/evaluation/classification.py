@@ -16,6 +16,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from toolkit.evaluation.anomaly import Interval
+from toolkit.evaluation.finite import finite
 from toolkit.example import Error
 
 __all__ = [
@@ -75,9 +76,9 @@ def figures(predicted: np.ndarray, truth: np.ndarray, classes: int) -> Figures:
 def calibration_error(log_probability: np.ndarray, truth: np.ndarray, bins: int = BINS) -> float:
     """Expected calibration error: |accuracy - confidence| over equal bins of confidence, weighted by their samples.
 
-    log_probability (N, K). Guo et al. 2017, arXiv:1706.04599, eq. 3.
+    log_probability (N, K). Guo et al. 2017, arXiv:1706.04599, eq. 3. Errors: one that is not finite.
     """
-    confidence = np.exp(log_probability.max(1))
+    confidence = np.exp(finite(log_probability, "log-probabilities").max(1))
     hit = log_probability.argmax(1) == truth
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(place, hit - confidence, bins)

@@ -15,14 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit import boxes as layout
 from toolkit.diffusion.model import BOXES, OBJECTS, Spec
 from toolkit.evaluation.detection import Detections, decode
 from toolkit.evaluation.downstream import Arm
 from toolkit.example import Annotation, Boxes, Error
 from toolkit.networks.detector import Detector
+from toolkit.objects import boxes as layout
 from toolkit.settings import Augmentation, Network, Training
 from toolkit.training.detecting import detecting
+from toolkit.training.finite import finite_step, finite_weights
 from toolkit.training.loader import Batch, augment_batch, generator
 from toolkit.training.loop import learning_rate_factor
 
@@ -37,7 +38,7 @@ PART = 32
 
 @dataclass(frozen=True)
 class Pictures:
-    """images (N, C, H, W) float32 in [-1, 1] of one size, and the boxes of each, at most `toolkit.boxes.MOST`."""
+    """images (N, C, H, W) float32 in [-1, 1] of one size, and the boxes of each, at most `toolkit.objects.boxes.MOST`."""
 
     images: np.ndarray
     boxes: Sequence[Boxes]
@@ -73,7 +74,8 @@ def train(
     settings: steps, batch, learning_rate, warmup, weight_decay, ema, seed and precision count; "bf16" is autocast. names: of
     the classes. paste: for the real images of the arm, before they are augmented. What finds objects is the exponential
     average of the weights. watch(step, steps) after every step.
-    Errors: an arm that draws from a pool without one, or mixes images; no image to draw from.
+    Errors: an arm that draws from a pool without one, or mixes images; no image to draw from; a training that did not stay
+    finite.
     """
     if arm.mixing:
         raise Error(f"Boxes are not mixed as labels are; arm '{arm.name}' has mixing. Leave it out.")
@@ -108,12 +110,13 @@ def train(
                 loss = detecting(module, batch, spec, settings, generator(settings.seed, step, 1))
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            losses.append(finite_step(step, loss, norm))
             optimizer.step()
             _follow(average, module, min(settings.ema, (1 + step) / (10 + step)))
-            losses.append(float(loss.detach()))
             watch(step + 1, settings.steps)
     seconds = clock() - begun
+    finite_weights(settings.steps, average)
     module.load_state_dict(average)
     return Outcome(_look(module, test, device), tuple(losses), drawn, seconds)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toolkit.evaluation.finite import finite
 from toolkit.example import Boxes, Error
 
 __all__ = [
@@ -40,11 +41,18 @@ class Truth:
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector found in an image, best first: corners (N, 4), classes (N,) int, scores (N,) in [0, 1]."""
+    """What a detector found in an image, best first: corners (N, 4), classes (N,) int, scores (N,) in [0, 1].
+
+    Errors: corners or scores that are not finite.
+    """
 
     corners: np.ndarray
     classes: np.ndarray
     scores: np.ndarray
+
+    def __post_init__(self) -> None:
+        finite(self.corners, "corners of boxes found")
+        finite(self.scores, "scores of boxes found")
 
     def __getitem__(self, index: np.ndarray) -> Detections:
         return Detections(self.corners[index], self.classes[index], self.scores[index])
@@ -119,13 +127,16 @@ def decode(
     """The boxes in a detector's answer: scores (B, K, h, w) and corners (B, 4, h, w) -> one Detections an image.
 
     Of each class, from the best score down, those above the threshold that overlap no better one by more than `iou`
-    (greedy non-maximum suppression); then the best `most` of the image.
+    (greedy non-maximum suppression); then the best `most` of the image. Errors: other shapes, numbers that are not finite.
     """
     scores, corners = np.asarray(dense["scores"]), np.asarray(dense["corners"])
     if scores.ndim != 4 or corners.shape != (len(scores), 4, *scores.shape[2:]):
         raise Error(
             f"A detector answers scores (B, K, h, w) and corners (B, 4, h, w); found {scores.shape} and {corners.shape}."
         )
+    # What is not finite is above no threshold: it would be an image without objects.
+    finite(scores, "scores of a detector")
+    finite(corners, "corners of a detector")
     return [_decoded(s, c, threshold, iou, most) for s, c in zip(scores, corners, strict=True)]
 
 

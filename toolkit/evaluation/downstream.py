@@ -19,9 +19,11 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from toolkit.evaluation.finite import finite
 from toolkit.example import Error
 from toolkit.networks.features import FeatureNet
 from toolkit.settings import Augmentation, Network, Training
+from toolkit.training.finite import finite_step, finite_weights
 from toolkit.training.loader import augment, generator
 from toolkit.training.loop import learning_rate_factor
 
@@ -77,7 +79,7 @@ class Labelled:
 class Outcome:
     """log_probability (N, K) of the test images; of several labels, the values of one after those of the other.
 
-    losses: one a step taken. drawn: pool ("" = real) -> elements.
+    losses: one a step taken. drawn: pool ("" = real) -> elements. Errors: a log-probability that is not finite.
 
     seconds: of the training alone; processor time on a CPU, which other work on the machine does not change.
     """
@@ -86,6 +88,9 @@ class Outcome:
     losses: tuple[float, ...]
     drawn: Mapping[str, int]
     seconds: float
+
+    def __post_init__(self) -> None:
+        finite(self.log_probability, "log-probabilities of a classifier")
 
     @property
     def predicted(self) -> np.ndarray:
@@ -108,7 +113,8 @@ def train(
     settings: steps, batch, learning_rate, warmup, weight_decay, seed and precision count; "bf16" is autocast. classes:
     how many there are; those of the real samples are drawn, each equally often. One number a label where there are
     several. watch(step, steps) after every step.
-    Errors: a pool that is missing or lacks one of these classes, targets of other labels than the classes are of.
+    Errors: a pool that is missing or lacks one of these classes, targets of other labels than the classes are of, a
+    training that did not stay finite.
     """
     sizes = (classes,) if isinstance(classes, int) else tuple(classes)
     drawn_classes = np.unique(_kinds(real))
@@ -145,10 +151,11 @@ def train(
             loss = -(weights.to(device) * _apart(log_probability, sizes)).sum(1).mean()
             optimizer.zero_grad()
             loss.backward()
+            losses.append(finite_step(step, loss))
             optimizer.step()
-            losses.append(float(loss.detach()))
             watch(step + 1, settings.steps)
     seconds = clock() - begun
+    finite_weights(settings.steps, module.state_dict())
     return Outcome(_classify(module, test, device, sizes), tuple(losses), drawn, seconds)
 
 

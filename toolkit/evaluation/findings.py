@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolkit.evaluation.anomaly import Interval
+from toolkit.evaluation.finite import finite
 from toolkit.example import Error
 
 __all__ = ["Areas", "accuracy", "areas", "difference", "macro", "mean", "shuffled_accuracy", "shuffled_areas"]
@@ -51,7 +52,8 @@ def areas(
 
     blocks (N,): only images of one block are compared. Predictions of a cross-validation come from one model a fold,
     whose scores have no common scale; the area is then that of the folds, weighted by their pairs.
-    The same groups and seed give the same resamples, so that differences are paired. Errors: shapes that differ.
+    The same groups and seed give the same resamples, so that differences are paired. Errors: shapes that differ, a score
+    that is not finite.
     """
     _check(scores, truth, groups)
     names, group = np.unique(np.asarray(groups), return_inverse=True)
@@ -118,6 +120,7 @@ def mean(values: np.ndarray, groups: Sequence[str], resamples: int = RESAMPLES, 
 
 def shuffled_areas(scores: np.ndarray, truth: np.ndarray, shuffles: int = SHUFFLES, seed: int = 0) -> list[Interval]:
     """The areas that the same scores have of shuffled truths: their mean and middle 95 %; what lies inside is chance."""
+    finite(scores, "scores of findings")
     random = np.random.default_rng(seed)
     orders = [random.permutation(len(truth)) for _ in range(shuffles)]
     found = np.full((shuffles, truth.shape[1]), np.nan)
@@ -182,3 +185,4 @@ def _check(scores: np.ndarray, truth: np.ndarray, groups: Sequence[str]) -> None
             "Areas need a score a run, image and finding, and a group an image; found "
             f"{scores.shape}, {truth.shape} and {len(groups)} groups."
         )
+    finite(scores, "scores of findings")

@@ -11,9 +11,9 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from toolkit.dataset import fold_of
+from toolkit.data.dataset import fold_of
 from toolkit.example import Error, Example
-from toolkit.folder import hashed
+from toolkit.models.folder import hashed
 
 __all__ = ["few_images", "few_shot", "held_out", "seen"]
 

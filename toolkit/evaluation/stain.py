@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from toolkit.cutouts import inside, levels
 from toolkit.example import Boxes, Error
+from toolkit.objects.cutouts import inside, levels
 
 __all__ = ["dealt", "more_saturated", "saturated_inside", "saturation"]
 

@@ -19,7 +19,7 @@ from toolkit.example import Boxes, Error, Note, Provenance
 from toolkit.formats import folders
 from toolkit.formats.box_checks import Said, checked, turned
 from toolkit.formats.folders import Aside, tell
-from toolkit.photograph import DECODERS, MOST_PIXELS
+from toolkit.formats.photograph import DECODERS, MOST_PIXELS
 
 __all__ = ["METADATA", "Claim", "Row", "by", "clean", "files", "located", "settled"]
 

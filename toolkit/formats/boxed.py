@@ -35,11 +35,11 @@ from typing import Any
 
 import numpy as np
 
-from toolkit import dataset
+from toolkit.data import dataset
 from toolkit.example import Annotation, Boxes, Error, Example, Note, Provenance
 from toolkit.formats.box_claims import METADATA, Row, by, clean
 from toolkit.formats.folders import Aside, tell
-from toolkit.photograph import photograph
+from toolkit.formats.photograph import photograph
 
 __all__ = [
     "FORMATS", "Listing", "Picture", "Row", "examples", "find", "listing", "named", "names", "read", "rows", "tabled", "write",

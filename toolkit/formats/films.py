@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from toolkit import transforms
+from toolkit.data import transforms
 from toolkit.example import Error, Provenance
 from toolkit.formats import folders
 from toolkit.formats.dicom.files import is_dicom
 from toolkit.formats.dicom.film import film
 from toolkit.formats.folders import Aside
-from toolkit.photograph import SUFFIXES, photograph
+from toolkit.formats.photograph import SUFFIXES, photograph
 
 __all__ = [
     "Grid", "Row", "curve", "given_back", "grid", "levels", "opened", "place", "rows", "shown", "side", "single", "sources",

@@ -26,10 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from toolkit import dataset, labels, xmp
+from toolkit.data import dataset, labels, xmp
+from toolkit.data.labels import Range, Vocabulary
 from toolkit.example import Annotation, Error, Example, Provenance
-from toolkit.labels import Range, Vocabulary
-from toolkit.photograph import SUFFIXES, photograph
+from toolkit.formats.photograph import SUFFIXES, photograph
 
 __all__ = [
     "OUTSIDE", "TABLES", "UNLABELLED", "Aside", "Row", "clean", "examples", "folder_of", "identified", "read", "rows", "stated",

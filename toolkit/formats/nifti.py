@@ -807,7 +807,7 @@ def _write_volume(root: Path, name: str, made: str, slices: list[Example]) -> No
         if example.image.shape != (1, height, width):
             raise Error(
                 f"A slice must be (1, {height}, {width}) as in its source; '{example.id}' is {example.image.shape}. "
-                "Undo the fit first (toolkit.transforms.unfit)."
+                "Undo the fit first (toolkit.data.transforms.unfit)."
             )
         low, high = place.window
         stack[place.index] = low + (example.image[0].astype(np.float64) + 1) / 2 * (high - low)

@@ -36,7 +36,7 @@ from toolkit.formats.box_checks import Said, number
 from toolkit.formats.box_claims import Claim
 from toolkit.formats.boxed import Listing, Picture
 from toolkit.formats.folders import Aside, tell
-from toolkit.photograph import SUFFIXES
+from toolkit.formats.photograph import SUFFIXES
 
 __all__ = ["FOLDER", "annotate", "holds", "listing", "read", "write"]
 

@@ -31,7 +31,7 @@ from toolkit.formats.box_checks import Said, number
 from toolkit.formats.box_claims import Claim, Row
 from toolkit.formats.boxed import Listing, Picture
 from toolkit.formats.folders import Aside, tell
-from toolkit.photograph import SUFFIXES
+from toolkit.formats.photograph import SUFFIXES
 
 __all__ = ["FILE", "FOLDER", "annotate", "holds", "listing", "read", "write"]
 

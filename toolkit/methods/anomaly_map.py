@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from toolkit.data.head import pixels, rim_distance
 from toolkit.diffusion.model import Model
 from toolkit.diffusion.noise import Purpose, gaussian
-from toolkit.head import pixels, rim_distance
 from toolkit.methods.method import Method
 
 __all__ = ["METHODS", "MapSettings", "anomaly_map", "asymmetric", "rim_weight", "slice_probability"]

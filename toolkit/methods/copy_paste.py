@@ -5,12 +5,12 @@ random, with flips and scale, is enough; X-Paste (Zhao et al. 2022, arXiv:2212.0
 segments them, filters them and draws the classes evenly. In the order of those papers:
 
 1. `instances`   the objects that may be cut: whole ones, hardly covered by another; generated ones that `keep` lets pass
-2. `toolkit.cutouts.cutout`   an object apart from what is round it, by colour and by its box
+2. `toolkit.objects.cutouts.cutout`   an object apart from what is round it, by colour and by its box
 3. `paste`       a real image, some objects flipped and scaled, at places where they overlap no more than objects of real
                  images do, under the light of that image, their edge feathered; an original that is covered goes
 
 What differs. The papers segment with a network that was trained on masks, and put an object anywhere; ours needs boxes
-alone, and keeps to the overlaps that the data show (`toolkit.overlaps`), because cells and plants do not lie on each
+alone, and keeps to the overlaps that the data show (`toolkit.objects.overlaps`), because cells and plants do not lie on each
 other as cups and cars do. X-Paste's filter is CLIP; ours is a function that is handed in, such as a detector's word.
 Numpy and scipy.ndimage.
 """
@@ -23,12 +23,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from toolkit import cutouts
-from toolkit.boxes import MOST
 from toolkit.example import Boxes, Error
-from toolkit.layouts import EDGE, generator
 from toolkit.methods.method import Method
-from toolkit.overlaps import Overlaps
+from toolkit.objects import cutouts
+from toolkit.objects.boxes import MOST
+from toolkit.objects.layouts import EDGE, generator
+from toolkit.objects.overlaps import Overlaps
 
 __all__ = ["METHODS", "CopyPaste", "Instances", "base", "instances", "paste"]
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from toolkit.diffusion.model import Model
+from toolkit.evaluation.finite import finite
 from toolkit.example import Error
 from toolkit.methods import guided
 from toolkit.methods.guided import Conditions, Walk
@@ -104,13 +105,14 @@ def judge(
 
     log_probability (N, K) of a classifier that learned from real images, the test items not among them; generated
     (N, D), real (M, D): features. wanted (N,): index of the class that was asked for.
-    Errors: fewer real images than the realism score needs.
+    Errors: fewer real images than the realism score needs, a log-probability that is not finite.
     """
     if len(real) < settings.neighbours + 2:
         raise Error(
             f"The realism of an image needs {settings.neighbours + 2} real ones or more; found {len(real)}. "
             "Give more, or fewer neighbours."
         )
+    finite(log_probability, "log-probabilities of a classifier")
     probability = np.exp(log_probability[np.arange(len(wanted)), wanted])
     named = (log_probability.argmax(1) == wanted) & (probability >= settings.probability)
     scores, lowest = realism(generated, real, settings.neighbours), lowest_realism(real, settings)

@@ -17,7 +17,7 @@ from toolkit.diffusion.model import Array, Denoise, Model
 from toolkit.diffusion.noise import Draws, Seeded
 from toolkit.diffusion.samplers import SAMPLERS, Sampler
 from toolkit.example import Error
-from toolkit.folder import clock_of
+from toolkit.models.folder import clock_of
 from toolkit.settings import Sampling
 
 __all__ = [

@@ -28,10 +28,10 @@ from toolkit.diffusion.model import Array, Denoise, Identity, Model
 from toolkit.diffusion.noise import Draws
 from toolkit.evaluation.similarity import WINDOW, ssim
 from toolkit.example import Error
-from toolkit.folder import clock_of
 from toolkit.methods import guided
 from toolkit.methods.guided import BATCH, Conditions, Walk
 from toolkit.methods.method import Method
+from toolkit.models.folder import clock_of
 
 __all__ = [
     "METHODS", "Change", "Edited", "LocalEdit", "change_outside", "edit", "inpaint", "invert", "put_back", "reproduced",

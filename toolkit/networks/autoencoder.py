@@ -17,6 +17,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from toolkit.example import Error
+from toolkit.networks.strided import guarded
 from toolkit.settings import Network
 
 __all__ = ["Autoencoder", "from_diffusers", "reduction"]
@@ -49,7 +50,7 @@ class Autoencoder(nn.Module):
         )
 
     def _take(self, vae: AutoencoderKL) -> None:
-        self.vae = vae
+        self.vae = guarded(vae)
         self.register_buffer("shift", torch.zeros(vae.config["latent_channels"]))
         self.register_buffer("scale", torch.ones(vae.config["latent_channels"]))
 

@@ -15,6 +15,7 @@ from diffusers.models.resnet import Downsample2D, ResnetBlock2D
 from torch import Tensor, nn
 
 from toolkit.networks.preconditioning import edm
+from toolkit.networks.strided import guarded
 from toolkit.settings import Network
 
 __all__ = ["NoisyClassifier"]
@@ -50,7 +51,7 @@ class NoisyClassifier(nn.Module):
                 )
                 before = channels
             if level + 1 < len(network.channels):
-                self.halve.append(Downsample2D(channels, use_conv=True, name="op"))
+                self.halve.append(guarded(Downsample2D(channels, use_conv=True, name="op")))
         self.layers = network.layers
         self.norm = nn.GroupNorm(network.norm_groups, before)
         self.head = nn.Conv2d(before, classes - 1, 1)

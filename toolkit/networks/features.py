@@ -11,6 +11,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
+from toolkit.networks.strided import guarded
 from toolkit.settings import Network
 
 __all__ = ["FeatureNet", "residual"]
@@ -18,13 +19,15 @@ __all__ = ["FeatureNet", "residual"]
 
 def residual(network: Network, channels: int) -> ResNetModel:
     """A residual network (He et al. 2016, arXiv:1512.03385) of images with so many channels; its head is the user's."""
-    return ResNetModel(
-        ResNetConfig(
-            num_channels=channels,
-            embedding_size=network.channels[0],
-            hidden_sizes=list(network.channels),
-            depths=[network.layers] * len(network.channels),
-            layer_type="basic",
+    return guarded(
+        ResNetModel(
+            ResNetConfig(
+                num_channels=channels,
+                embedding_size=network.channels[0],
+                hidden_sizes=list(network.channels),
+                depths=[network.layers] * len(network.channels),
+                layer_type="basic",
+            )
         )
     )
 

@@ -1,4 +1,4 @@
-"""Parts of a model folder (toolkit/folder.py) as torch modules: build, save, load, and open the whole as a Model."""
+"""Parts of a model folder (toolkit/models/folder.py) as torch modules: build, save, load, and open the whole as a Model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from toolkit import tokenizer
 from toolkit.diffusion.model import OBJECTS, TEXT, Codec, Cond, Identity, Model, Spec
 from toolkit.example import Error
-from toolkit.folder import clock_of, fingerprint, image_shape, read_meta, spec_of, write_meta
+from toolkit.language import tokenizer
+from toolkit.models.folder import clock_of, fingerprint, image_shape, read_meta, spec_of, write_meta
 from toolkit.networks import pretrained, student
 from toolkit.networks.autoencoder import Autoencoder
 from toolkit.networks.classifier import NoisyClassifier

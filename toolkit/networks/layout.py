@@ -15,6 +15,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from toolkit.diffusion.model import OBJECTS, Field
+from toolkit.networks.strided import guarded
 from toolkit.settings import Network
 
 __all__ = ["BoxTokens", "BoxUNet", "Raster", "coverage"]
@@ -111,6 +112,7 @@ class BoxUNet(nn.Module):
             norm_num_groups=network.norm_groups,
             dropout=network.dropout,
         )
+        guarded(self.unet)
 
     def forward(self, x: Tensor, noise: Tensor, boxes: Tensor, objects: Tensor) -> Tensor:
         maps = self.raster(boxes, objects, x.shape[2], x.shape[3])

@@ -1,4 +1,4 @@
-"""A Stable Diffusion pipeline folder (toolkit/pipeline_folder.py) as a Model, and as a model folder of our own.
+"""A Stable Diffusion pipeline folder (toolkit/models/pipeline.py) as a Model, and as a model folder of our own.
 
 Its parts become ours: the U-Net a denoiser in sigma units, the VAE a codec, CLIPTextModel the text encoder, with the
 weights as they stand. Only networks and noise levels are the checkpoint's; samplers, guidance and editing are the engine's.
@@ -23,16 +23,17 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel
 
-from toolkit import pipeline_folder, tokenizer
 from toolkit.diffusion import schedule
 from toolkit.diffusion.model import TEXT, Model
 from toolkit.example import Error, Note
-from toolkit.folder import spec_of
+from toolkit.language import tokenizer
+from toolkit.language.tokenizer import Tokenizer
+from toolkit.models import pipeline as pipeline_folder
+from toolkit.models.folder import spec_of
 from toolkit.networks import folder, pretrained
 from toolkit.networks.preconditioning import PARAMETERISATIONS, Preconditioned, stepped
 from toolkit.networks.text import TextEncoder
 from toolkit.settings import Network
-from toolkit.tokenizer import Tokenizer
 
 __all__ = ["convert", "fingerprint", "grey", "open", "parts", "read_tokenizer"]
 
@@ -163,7 +164,7 @@ def grey(vae: AutoencoderKL) -> None:
 
 
 def fingerprint(root: Path) -> str:
-    """SHA-256 over the weights of the parts, as `toolkit.folder.fingerprint` is of a model folder."""
+    """SHA-256 over the weights of the parts, as `toolkit.models.folder.fingerprint` is of a model folder."""
     digest = hashlib.sha256()
     for path in sorted(
         path for part in ("unet", "vae", "text_encoder") for path in (root / part).glob("*.safetensors")

@@ -26,10 +26,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
 
-from toolkit import pipeline_folder, tokenizer
 from toolkit.diffusion.model import TEXT
 from toolkit.example import Error
-from toolkit.folder import read_meta, spec_of
+from toolkit.language import tokenizer
+from toolkit.models import pipeline as pipeline_folder
+from toolkit.models.folder import read_meta, spec_of
 from toolkit.networks import folder
 from toolkit.networks.unet import TextUNet
 

@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
 from toolkit.networks.autoencoder import Autoencoder
+from toolkit.networks.strided import guarded
 from toolkit.networks.unet import TextUNet
 
 __all__ = ["autoencoder", "autoencoder_of", "text_unet", "text_unet_of"]
@@ -32,7 +33,7 @@ def text_unet(unet: UNet2DConditionModel) -> TextUNet:
     """A U-Net that is told a text and no further field."""
     module = TextUNet.__new__(TextUNet)
     nn.Module.__init__(module)
-    module.unet, module.fields = unet, None
+    module.unet, module.fields = guarded(unet), None
     return module
 
 

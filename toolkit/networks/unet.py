@@ -12,8 +12,9 @@ import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
+from toolkit.data.labels import Vocabulary
 from toolkit.diffusion.model import TEXT, Field
-from toolkit.labels import Vocabulary
+from toolkit.networks.strided import guarded
 from toolkit.settings import Network
 
 __all__ = ["ConditionalUNet", "FieldEmbedding", "TextUNet", "adopt"]
@@ -72,6 +73,7 @@ class ConditionalUNet(nn.Module):
             dropout=network.dropout,
             class_embed_type="identity" if fields else None,
         )
+        guarded(self.unet)
         self.fields = FieldEmbedding(fields, 4 * network.channels[0]) if fields else None
 
     def forward(self, x: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
@@ -101,6 +103,7 @@ class TextUNet(nn.Module):
             dropout=network.dropout,
             class_embed_type="identity" if others else None,
         )
+        guarded(self.unet)
         self.fields = FieldEmbedding(others, 4 * network.channels[0]) if others else None
 
     def forward(self, x: Tensor, noise: Tensor, text: Tensor, **cond: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from toolkit.diffusion.model import Spec
-from toolkit.example import Error
 from toolkit.settings import Augmentation, Training
 from toolkit.training import checkpoint
+from toolkit.training.finite import finite_step, finite_weights
 from toolkit.training.loader import Batch, draw, generator
 
 __all__ = ["Loss", "Watch", "fit"]
@@ -45,7 +45,8 @@ def fit(
 
     folder keeps the checkpoints and log.jsonl: {"step", "loss", "validation", "seconds"} a line. Run again with the
     same arguments it continues; steps beyond those in the checkpoint are added. held_out is never trained on, only
-    measured, with the same noise every time.
+    measured, with the same noise every time. Errors: a loss, a gradient or weights that are not finite; nothing of them
+    is kept.
     """
     AcceleratorState._reset_state()  # else an earlier run in this process would dictate the precision of this one
     accelerator = Accelerator(mixed_precision="bf16" if settings.precision == "bf16" else "no")
@@ -62,6 +63,7 @@ def fit(
     )
     average = {k: v.to(accelerator.device) for k, v in average.items()}
     begun, first, smooth = time.monotonic(), facts["step"], facts["smooth"]
+    finite_weights(first, average)
     _trim_log(folder / "log.jsonl", first)
     for step in range(first, settings.steps):
         batch = draw(samples, settings.batch, augmentation, settings.seed, step).to(accelerator.device)
@@ -70,22 +72,21 @@ def fit(
         with accelerator.autocast():
             value = loss(module, batch, spec, settings, generator(settings.seed, step, 1))
         accelerator.backward(value)
-        accelerator.clip_grad_norm_(module.parameters(), 1.0)
+        norm = accelerator.clip_grad_norm_(module.parameters(), 1.0)
+        now = finite_step(step, value, norm)
         optimizer.step()
         optimizer.zero_grad()
         decay = min(settings.ema, (1 + step) / (10 + step))
         for name, weight in plain.state_dict().items():
             # A batch norm counts its batches in an integer, which has no average.
             average[name].lerp_(weight, 1 - decay) if weight.is_floating_point() else average[name].copy_(weight)
-        now = float(value.detach())
-        if not math.isfinite(now):
-            raise Error(f"A training loss must be finite; step {step} gave {now}. Lower the learning rate or use fp32.")
         smooth = now if smooth is None else smooth + 0.02 * (now - smooth)
         watch(step + 1, settings.steps, smooth)
         if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
+            finite_weights(step + 1, average)
             folder.mkdir(parents=True, exist_ok=True)
             line = {"step": step + 1, "loss": smooth, "seconds": round(time.monotonic() - begun, 1)}
-            line["validation"] = _validate(plain, average, loss, held_out, spec, settings, accelerator)
+            line["validation"] = _validate(step + 1, plain, average, loss, held_out, spec, settings, accelerator)
             with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
             checkpoint.save(folder, plain, average, optimizer, step=step + 1, smooth=smooth)
@@ -102,6 +103,7 @@ def learning_rate_factor(step: int, settings: Training) -> float:
 
 @torch.no_grad()
 def _validate(
+    step: int,
     module: nn.Module,
     average: dict[str, Tensor],
     loss: Loss,
@@ -120,7 +122,7 @@ def _validate(
     for number in range(VALIDATION_ROUNDS):
         batch = draw(held_out, 64, Augmentation(), 0, number).to(accelerator.device)
         with accelerator.autocast():
-            total += float(loss(module, batch, spec, still, generator(0, number, 2)))
+            total += finite_step(step, loss(module, batch, spec, still, generator(0, number, 2)))
     module.train()
     module.load_state_dict(kept)
     return total / VALIDATION_ROUNDS

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from toolkit import labels
+from toolkit.data import labels
 from toolkit.example import Error, Example
-from toolkit.folder import fingerprint, hashed, image_shape, read_meta, spec_of
+from toolkit.models.folder import fingerprint, hashed, image_shape, read_meta, spec_of
 from toolkit.networks import folder
 from toolkit.settings import Augmentation, Training
 from toolkit.training.loader import Batch, augment, generator

@@ -29,7 +29,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import MRImageStorage
 from pydicom.valuerep import DSfloat
 
-from toolkit import dataset
+from toolkit.data import dataset
 from toolkit.example import Error, Provenance
 from toolkit.formats.dicom import uids
 from toolkit.formats.dicom.series import Series

@@ -22,11 +22,11 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import DigitalXRayImageStorageForPresentation
 
-from toolkit import dataset, labels
+from toolkit.data import dataset, labels
+from toolkit.data.labels import Vocabulary
 from toolkit.example import Error, Example
 from toolkit.formats.dicom import uids
 from toolkit.formats.dicom.writing import MAKER, UTF8, coded, mark, short, version, wrap
-from toolkit.labels import Vocabulary
 
 __all__ = ["KINDS", "digital_xray", "secondary_capture", "write"]
 
