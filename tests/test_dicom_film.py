@@ -23,7 +23,7 @@ from pydicom.pixels import apply_voi_lut, apply_windowing
 from pydicom.sequence import Sequence
 
 from toolkit.example import Error
-from toolkit.formats.dicom import files, jpeg_lossless
+from toolkit.formats.dicom import jpeg_lossless, pixels
 from toolkit.formats.dicom.film import Film, film
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "dicom" / "cxr"
@@ -453,7 +453,7 @@ def test_a_decoder_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: p
     data["PixelData"].VR = "OB"
     data.file_meta.TransferSyntaxUID = uid.JPEGLosslessSV1
     path = save(tmp_path / "x.dcm", data)
-    monkeypatch.setitem(files.DECODERS, uid.JPEGLosslessSV1, "none of these")
+    monkeypatch.setitem(pixels.DECODERS, uid.JPEGLosslessSV1, "none of these")
     with pytest.raises(Error, match="Install none of these"):
         film(path)
 

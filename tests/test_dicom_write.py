@@ -18,6 +18,8 @@ from pydicom.dataset import Dataset
 
 from toolkit.example import Annotation, Error, Example, Provenance
 from toolkit.formats.dicom import derived, synthetic, uids
+from toolkit.formats.dicom.derived.images import quantise
+from toolkit.formats.dicom.derived.source import copy_elements, decimal_string
 from toolkit.formats.dicom.film import film
 from toolkit.formats.dicom.series import Series, series
 
@@ -239,12 +241,12 @@ def test_any_range_of_voxels_survives_16_bits(low: float, width: float, whole: b
         source.RescaleSlope = 0.5
     array = np.random.default_rng(seed).uniform(low, low + width, (3, 4, 2))
     like = Series(array, np.eye(4), "1", (source, source), (), "", "1")
-    stored, slope, intercept = derived._quantised(like, array)
+    stored, slope, intercept = quantise(like, array)
     assert stored.itemsize == 2 and slope > 0
     assert slope == 1 or slope <= (max(low + width, 0) - min(low, 0)) / 65000
     assert np.abs(stored * slope + intercept - array).max() <= slope * 0.501 + 1e-9 * abs(low)
     for number in (slope, intercept):
-        assert len(str(derived._ds(number))) <= 16 and float(str(derived._ds(number))) == number
+        assert len(str(decimal_string(number))) <= 16 and float(str(decimal_string(number))) == number
 
 
 @pytest.mark.parametrize("kind", ["classic", "enhanced"])
@@ -420,5 +422,5 @@ def test_an_age_that_is_no_age_string_is_not_copied(age: str, kept: bool) -> Non
         warnings.simplefilter("ignore")
         source.PatientAge = age
         source.PatientSize = "1.7"
-        derived.copy(source, target, ("PatientAge", "PatientSize"))
+        copy_elements(source, target, ("PatientAge", "PatientSize"))
     assert ("PatientAge" in target) is kept and "PatientSize" in target

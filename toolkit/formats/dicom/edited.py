@@ -16,8 +16,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from toolkit.example import Error, Provenance
-from toolkit.formats.dicom import files, uids
-from toolkit.formats.dicom.derived import ACQUIRED_BY, LOSSY, PATIENT, SOURCE_IMAGE, TWO, copy
+from toolkit.formats.dicom import elements, uids
+from toolkit.formats.dicom.derived.source import ACQUIRED_BY, LOSSY, PATIENT, SOURCE_IMAGE, TYPE_2, copy_elements
+from toolkit.formats.dicom.files import read_file, refuse
 from toolkit.formats.dicom.writing import coded, mark, short, version, wrap
 
 __all__ = ["edited_film"]
@@ -42,11 +43,11 @@ def edited_film(source: str | Path, levels: np.ndarray, text: str, provenance: P
     source, path = Path(source), Path(path)
     with warnings.catch_warnings():  # pydicom quotes the values of a source that it warns of, names included
         warnings.filterwarnings("ignore", module=r"pydicom\b")
-        origin = files.opened(source, pixels=False)
-        missing = [keyword for keyword in NEEDED if not files.text(origin, keyword)]
+        origin = read_file(source, pixels=False)
+        missing = [keyword for keyword in NEEDED if not elements.text(origin, keyword)]
         if missing:
             found = f"lacks {', '.join(missing)}"
-            raise files.refuse(source.name, "What is made of a film belongs to its study", found, "Export it again.")
+            raise refuse(source.name, "What is made of a film belongs to its study", found, "Export it again.")
         return wrap(_built(origin, levels, text, provenance), path)
 
 
@@ -59,24 +60,24 @@ def _built(origin: Dataset, levels: np.ndarray, text: str, provenance: Provenanc
     stored = np.rint(np.clip(levels.astype(np.float64), 0, 1) * highest).astype("<u2")
     words = (str(origin.SOPInstanceUID), uids.made(provenance), version(), uids.digest(stored))
     data = Dataset()
-    copy(origin, data, (*TWO, *PATIENT, *LOSSY, "StudyInstanceUID"))
-    for keyword in TWO:
+    copy_elements(origin, data, (*TYPE_2, *PATIENT, *LOSSY, "StudyInstanceUID"))
+    for keyword in TYPE_2:
         if keyword not in data:
             setattr(data, keyword, "")
     data.SOPClassUID = SecondaryCaptureImageStorage
     data.SOPInstanceUID, data.SeriesInstanceUID = (uids.uid("edited", kind, *words) for kind in ("instance", "series"))
     data.Modality, data.ConversionType = "OT", "SYN"
-    number = files.text(origin, "SeriesNumber")
+    number = elements.text(origin, "SeriesNumber")
     data.SeriesNumber = NUMBER + 10 * (int(number) if number.isdecimal() and int(number) < 10**6 else 0)
     data.InstanceNumber = 1
     data.SeriesDescription = TITLE
-    data.BodyPartExamined = files.text(origin, "BodyPartExamined") or "CHEST"
+    data.BodyPartExamined = elements.text(origin, "BodyPartExamined") or "CHEST"
     data.ImageType = ["DERIVED", "SECONDARY"]
     data.PatientOrientation = _upright(origin)
     # In the character set of the source, which need not have the letters of the text.
     data.ImageComments = short(text.encode("ascii", "replace").decode(), 10240)
     data.SourceImageSequence = [_reference(origin)]
-    if files.text(origin, "Manufacturer"):
+    if elements.text(origin, "Manufacturer"):
         data.ContributingEquipmentSequence = [_machine(origin)]
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
     data.Rows, data.Columns = stored.shape
@@ -89,7 +90,7 @@ def _built(origin: Dataset, levels: np.ndarray, text: str, provenance: Provenanc
 
 def _upright(origin: Dataset) -> list[str] | None:
     """How the film lies once it was put upright (see `film`); None, for unknown, where the source does not say."""
-    said = [letters[:1] for letters in files.text(origin, "PatientOrientation").upper().split("\\")]
+    said = [letters[:1] for letters in elements.text(origin, "PatientOrientation").upper().split("\\")]
     across = [letter for letter in said if letter in "LRAP" and letter]
     if len(said) != 2 or len(across) != 1 or not {*said} & {"F", "H"}:
         return None

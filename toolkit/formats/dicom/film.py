@@ -21,8 +21,10 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut
 
 from toolkit.example import Error
-from toolkit.formats.dicom import files
-from toolkit.formats.dicom.files import items, number, numbers, refuse, text, word
+from toolkit.formats.dicom import elements
+from toolkit.formats.dicom.elements import code_string, items, number, numbers, text
+from toolkit.formats.dicom.files import read_file, refuse
+from toolkit.formats.dicom.pixels import stored_pixels
 
 __all__ = ["Film", "film", "presented"]
 
@@ -63,7 +65,7 @@ class Film:
     """One film. pixels: (H, W) float32 in [0, 1], square pixels, bright is dense.
 
     view: PA, AP, AP Supine, L or "" for not stated; sex: M, F or ""; age: years or NaN; body: BodyPartExamined or "".
-    patient: a key that is the same for all films of one (see files.patient_key). synthetic: the file says that it was
+    patient: a key that is the same for all films of one (see elements.patient_key). synthetic: the file says that it was
     not acquired. text: a report, which no element of a film is trusted to be. notes: what reading had to decide.
     """
 
@@ -81,7 +83,7 @@ class Film:
 def film(path: str | Path) -> Film:
     """The film of a file. Raises Error for what is no projection radiograph and for what is doubtful."""
     path = Path(path)
-    data = files.opened(path)
+    data = read_file(path)
     _refuse_others(data, path.name)
     levels, notes = presented(data, path.name)
     levels, turned = _upright(levels, data)
@@ -89,21 +91,21 @@ def film(path: str | Path) -> Film:
     high, wide, said = _sides(data, path.name)
     levels = _squared(levels, *((wide, high) if "quarter" in turned else (high, wide)))
     notes += [n for n in (said, turned) if n]
-    sex = word(data, "PatientSex")
+    sex = code_string(data, "PatientSex")
     return Film(
         pixels=np.ascontiguousarray(levels, np.float32),
         view=_view(data, path.name),
         sex=sex if sex in ("M", "F") else "",
         age=_age(data),
-        patient=files.patient_key(data),
-        synthetic=files.is_synthetic(data),
-        body=word(data, "BodyPartExamined"),
+        patient=elements.patient_key(data),
+        synthetic=elements.is_synthetic(data),
+        body=code_string(data, "BodyPartExamined"),
         notes=tuple(notes),
     )
 
 
 def _refuse_others(data: Dataset, name: str) -> None:
-    kind, modality = files.identifier(data, "SOPClassUID"), word(data, "Modality")
+    kind, modality = elements.identifier(data, "SOPClassUID"), code_string(data, "Modality")
     if kind not in CLASSES or modality not in MODALITIES:
         words = f"is {kind.name or 'of no SOP class'}" + f" ({modality})" * bool(modality)
         remedy = (
@@ -112,7 +114,10 @@ def _refuse_others(data: Dataset, name: str) -> None:
         raise refuse(name, "A film is a CR, DX (for presentation) or Secondary Capture image", words, remedy)
     if (numbers(data, "NumberOfFrames", 1, name) or (1,))[0] > 1:
         raise refuse(
-            name, "A film has one frame", f"has {word(data, 'NumberOfFrames')}", "Export the frame that is meant."
+            name,
+            "A film has one frame",
+            f"has {code_string(data, 'NumberOfFrames')}",
+            "Export the frame that is meant.",
         )
 
 
@@ -121,11 +126,11 @@ def _refuse_others(data: Dataset, name: str) -> None:
 
 def presented(data: Dataset, name: str) -> tuple[np.ndarray, list[str]]:
     """(H, W) float64 in [0, 1], as the file says it is to be shown, and what had to be decided."""
-    kind = word(data, "PhotometricInterpretation")
+    kind = code_string(data, "PhotometricInterpretation")
     if kind not in KINDS and not kind.startswith("YBR_"):
         found = f"has {kind or 'no photometric interpretation'}"
         raise refuse(name, "A film is MONOCHROME1, MONOCHROME2 or in colours", found, "Convert it.")
-    stored = files.pixels(data, name)[0]
+    stored = stored_pixels(data, name)[0]
     if kind == "PALETTE COLOR":
         stored = _looked_up(lambda: apply_color_lut(stored, data), "A palette", name)
     if stored.ndim == 3:
@@ -154,7 +159,7 @@ def _padding(stored: np.ndarray, data: Dataset, name: str) -> np.ndarray | None:
 def _modality(stored: np.ndarray, data: Dataset, name: str) -> np.ndarray:
     if items(data, "ModalityLUTSequence", name):
         return _looked_up(lambda: apply_modality_lut(stored, data), "ModalityLUTSequence", name)
-    slope, intercept = files.rescale(data, name)
+    slope, intercept = elements.rescale(data, name)
     return stored.astype(np.float64) * slope + intercept
 
 
@@ -166,7 +171,7 @@ def _voi(values: np.ndarray, padded: np.ndarray | None, data: Dataset, name: str
         return _ranged(values, padded, None, name)
     if width <= 0:
         raise refuse(name, "WindowWidth is above 0", f"has {width:g}", "Export it again.")
-    function = word(data, "VOILUTFunction") or "LINEAR"
+    function = code_string(data, "VOILUTFunction") or "LINEAR"
     if function == "SIGMOID":
         with np.errstate(over="ignore"):
             shown = 1.0 / (1.0 + np.exp(-4.0 * (values - center) / width))
@@ -243,7 +248,7 @@ def _sides(data: Dataset, name: str) -> tuple[float, float, str]:
         if found == (0.0, 0.0):
             return 1.0, 1.0, f"{keyword} is 0: not stated, taken for square"  # as some archives write it
         if found is not None:
-            high, wide = files.spacing(data, keyword, name) or found
+            high, wide = elements.spacing(data, keyword, name) or found
             ratio = max(high, wide) / min(high, wide)
             if ratio > LONGEST:
                 found = f"has {high:g} x {wide:g}"
@@ -270,7 +275,7 @@ def _squared(levels: np.ndarray, high: float, wide: float) -> np.ndarray:
 def _view(data: Dataset, name: str) -> str:
     """From ViewPosition, else the view's code, else a lateral PatientOrientation, else the one view that words name."""
     descriptions = " ".join(text(data, keyword) for keyword in DESCRIPTIONS)
-    position = word(data, "ViewPosition")
+    position = code_string(data, "ViewPosition")
     codes = _codes(data, "ViewCodeSequence", name)
     named = {("PA", "AP", "L")[match.lastindex - 1] for match in VIEW_WORDS.finditer(descriptions)}
     view = VIEW_POSITIONS.get(position, "") or next((VIEW_CODES[c] for c in codes if c in VIEW_CODES), "")

@@ -23,8 +23,10 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from toolkit.example import Error
-from toolkit.formats.dicom import files
-from toolkit.formats.dicom.files import items, numbers, refuse, text, word
+from toolkit.formats.dicom import elements
+from toolkit.formats.dicom.elements import code_string, items, numbers, text
+from toolkit.formats.dicom.files import is_dicom, read_file, refuse
+from toolkit.formats.dicom.pixels import stored_pixels
 from toolkit.formats.folders import Aside
 
 __all__ = ["Found", "Series", "contrast_of", "find", "load", "series"]
@@ -80,7 +82,7 @@ class Series:
 
 @dataclass(frozen=True)
 class _Slice:
-    """Where a frame lies, in LPS, and what its numbers mean. plane: (3, 3) as files.orientation gives it."""
+    """Where a frame lies, in LPS, and what its numbers mean. plane: (3, 3) as elements.orientation gives it."""
 
     name: str
     source: Dataset
@@ -117,18 +119,18 @@ def find(root: str | Path, aside: Aside | None = None) -> list[Found]:
     members: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
     others: dict[tuple[str, str], int] = defaultdict(int)
     for path in paths:
-        if not files.is_dicom(path):
+        if not is_dicom(path):
             continue
         try:
-            data = files.opened(path, pixels=False, only=_LISTED)
+            data = read_file(path, pixels=False, only=_LISTED)
         except Error as problem:
             if aside is None:
                 raise
             aside(path.name, str(problem))
             continue
-        kind = files.identifier(data, "SOPClassUID")
-        key = files.identifier(data, "SeriesInstanceUID")
-        if kind in CLASSES and key and not files.is_synthetic(data):
+        kind = elements.identifier(data, "SOPClassUID")
+        key = elements.identifier(data, "SeriesInstanceUID")
+        if kind in CLASSES and key and not elements.is_synthetic(data):
             members[key].append((path, data))
         elif kind != uid.MediaStorageDirectoryStorage:
             what = (
@@ -143,7 +145,7 @@ def find(root: str | Path, aside: Aside | None = None) -> list[Found]:
 
 def _order(data: Dataset) -> tuple[str, str, int]:
     digits = re.search(r"\d+", text(data, "SeriesNumber"))
-    return files.patient_key(data), text(data, "StudyInstanceUID"), int(digits[0]) if digits else 0
+    return elements.patient_key(data), text(data, "StudyInstanceUID"), int(digits[0]) if digits else 0
 
 
 def _found(key: str, rows: Sequence[tuple[Path, Dataset]]) -> Found:
@@ -151,10 +153,10 @@ def _found(key: str, rows: Sequence[tuple[Path, Dataset]]) -> Found:
     return Found(
         uid=key,
         paths=tuple(path for path, _ in rows),
-        number=word(data, "SeriesNumber"),
+        number=code_string(data, "SeriesNumber"),
         description=text(data, "SeriesDescription"),
         contrast=contrast_of(data),
-        group=files.patient_key(data),
+        group=elements.patient_key(data),
     )
 
 
@@ -166,7 +168,7 @@ def load(found: Found) -> Series:
     for what, values in {
         "frame of reference": {text(s.source, "FrameOfReferenceUID") for s in frames},
         "study": {text(s.source, "StudyInstanceUID") for s in frames},
-        "patient": {files.patient_key(s.source) for s in frames},
+        "patient": {elements.patient_key(s.source) for s in frames},
         "matrix": {s.image.shape for s in frames},
         "pixel spacing": {tuple(np.round(s.spacing, 4)) for s in frames},
     }.items():
@@ -174,7 +176,7 @@ def load(found: Found) -> Series:
             words = f"has {len(values)}" if all(values) else "has images that name none"
             raise refuse(name, f"All slices of a series have one {what}", words, "Split it, or export it again.")
     first = frames[0]
-    if any(np.abs(other.plane - first.plane).max() > files.SQUARE for other in frames):
+    if any(np.abs(other.plane - first.plane).max() > elements.SQUARE for other in frames):
         raise refuse(name, "All slices of a series have one orientation", "has several", "Split it.")
     depth = np.array([first.plane[2] @ s.position for s in frames])
     frames = [frames[k] for k in np.argsort(depth, kind="stable")]
@@ -246,15 +248,15 @@ def _step(frames: list[_Slice], depth: np.ndarray, name: str) -> np.ndarray:
 
 def _frames(path: Path) -> Iterator[_Slice]:
     """The slices of a file; its pixels are taken out of the dataset that they share."""
-    data, name = files.opened(path), path.name
-    images = files.pixels(data, name)
+    data, name = read_file(path), path.name
+    images = stored_pixels(data, name)
     if images.ndim != 3:
         raise refuse(name, "An MR image is grey", "has colours", "Leave it out.")
-    if items(data, "ModalityLUTSequence", name) or word(data, "PhotometricInterpretation") != "MONOCHROME2":
+    if items(data, "ModalityLUTSequence", name) or code_string(data, "PhotometricInterpretation") != "MONOCHROME2":
         found = "has another photometric interpretation or a modality LUT"
         raise refuse(name, "An MR image is MONOCHROME2 with a linear rescale", found, "Export it again.")
     del data.PixelData
-    if files.identifier(data, "SOPClassUID") == uid.EnhancedMRImageStorage:
+    if elements.identifier(data, "SOPClassUID") == uid.EnhancedMRImageStorage:
         groups = items(data, "PerFrameFunctionalGroupsSequence", name)
         if len(groups) != len(images):
             found = f"has {len(images)} frames and groups for {len(groups)}"
@@ -281,14 +283,14 @@ def _merged(data: Dataset, own: Dataset, name: str) -> Dataset:
 
 def _slice(name: str, source: Dataset, frame: int, image: np.ndarray, data: Dataset) -> _Slice:
     name = f"{name} frame {frame}" if frame else name
-    position, spacing = numbers(data, "ImagePositionPatient", 3, name), files.spacing(data, "PixelSpacing", name)
+    position, spacing = numbers(data, "ImagePositionPatient", 3, name), elements.spacing(data, "PixelSpacing", name)
     if position is None or spacing is None:
         missing = "ImagePositionPatient" if position is None else "PixelSpacing"
         raise refuse(
             name, "A slice says where it lies and how large its pixels are", f"has no {missing}", "Export it again."
         )
-    slope, intercept = files.rescale(data, name)
-    plane = files.orientation(data, name)
+    slope, intercept = elements.rescale(data, name)
+    plane = elements.orientation(data, name)
     return _Slice(name, source, frame, image, plane, np.array(position), spacing, slope, intercept)
 
 
