@@ -25,32 +25,34 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from sklearn.neighbors import NearestNeighbors
 
-from diffgraft.models.features import backbone
-from toolkit.evaluation.features import cached
+from diffgraft.models.features import load_backbone
+from toolkit.evaluation.features import cached_features
 from toolkit.evaluation.neighbours import Gallery
 
 SHAPE = (3, 64, 128)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--part", type=int, default=500, help="fake images that each round really searches for")
     parser.add_argument("--loop", type=int, default=2, help="fake images of the plain loop, against 50 training images")
     parser.add_argument("--model", type=Path, help="model folder with a feature network; a random projection without")
-    asked = parser.parse_args()
-    train, fake = drawn(0, asked.images), drawn(1, asked.images)
-    embed = projection() if asked.model is None else backbone(asked.model, None).embed
+    options = parser.parse_args()
+    train, fake = drawn(0, options.images), drawn(1, options.images)
+    embed = projection() if options.model is None else load_backbone(options.model, None).embed
     begun = time.perf_counter()
     gallery = Gallery(train, embed, (True, True))
     built = time.perf_counter() - begun
     pixels = train.reshape(len(train), -1).astype(np.float32)
     brute = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(pixels)
-    part, few, near = min(asked.part, len(fake)), asked.loop, min(50, len(train))
+    part, few, near = min(options.part, len(fake)), options.loop, min(50, len(train))
     single = fake[:part].astype(np.float32)
     mirrored = [single[..., ::down, ::across] for down in (1, -1) for across in (1, -1)]
-    print(f"{asked.images} images {SHAPE}, {asked.rounds} rounds; preparing the training images {built:.1f} s, once")
+    print(
+        f"{options.images} images {SHAPE}, {options.rounds} rounds; preparing the training images {built:.1f} s, once"
+    )
     table(
         "audit: nearest training image",
         {
@@ -58,19 +60,19 @@ def main() -> None:
             "scikit-learn": (lambda: [brute.kneighbors(view.reshape(part, -1)) for view in mirrored], len(fake) / part),
             "plain loop": (lambda: plain(single[:few], train[:near]), len(fake) / few * len(train) / near),
         },
-        asked.rounds,
+        options.rounds,
     )
     with tempfile.TemporaryDirectory() as folder:
         known = Path(folder)
-        cached(embed, single, "0" * 64, known)
+        cached_features(embed, single, "0" * 64, known)
         table(
             "features",
             {
-                "batches": (lambda: cached(embed, single, "0" * 64), len(fake) / part),
+                "batches": (lambda: cached_features(embed, single, "0" * 64), len(fake) / part),
                 "image by image": (lambda: [embed(image[None]) for image in single], len(fake) / part),
-                "second run": (lambda: cached(embed, single, "0" * 64, known), len(fake) / part),
+                "second run": (lambda: cached_features(embed, single, "0" * 64, known), len(fake) / part),
             },
-            asked.rounds,
+            options.rounds,
         )
 
 

@@ -22,19 +22,19 @@ from toolkit.methods.anomaly_map import MapSettings
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("scan", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quality", default="fast")
-    asked = parser.parse_args()
-    domain = models.domain_of(asked.model)
-    opened = {name: models.open(asked.model, name) for name in ("onnx", "torch")}
-    case = domain.study(nifti.load(asked.scan))
-    settings, target = domain.QUALITY[asked.quality], domain.ask("healthy")
+    options = parser.parse_args()
+    domain = models.domain_of(options.model)
+    opened = {name: models.open(options.model, name) for name in ("onnx", "torch")}
+    case = domain.preprocess(nifti.load(options.scan))
+    settings, target = domain.QUALITY[options.quality], domain.parse_prompt("healthy")
     seconds: dict[str, list[float]] = {name: [] for name in opened}
     found = {}
-    for turn in range(asked.rounds + 1):
+    for turn in range(options.rounds + 1):
         for name, model in opened.items():
             begun = time.perf_counter()
             found[name] = domain.explain(model, case, settings, MapSettings(), target)
@@ -44,7 +44,7 @@ def main() -> None:
     ratios = [slow / fast for slow, fast in zip(seconds["torch"], seconds["onnx"], strict=True)]
     maps = [found[name].anomaly.ravel() for name in opened]
     print(
-        f"{len(case.index)} slices, quality {asked.quality}, {torch.get_num_threads()} threads, {asked.rounds} rounds"
+        f"{len(case.index)} slices, quality {options.quality}, {torch.get_num_threads()} threads, {options.rounds} rounds"
     )
     for name, median in medians.items():
         print(f"{name:6} median {median:6.2f} s   [{min(seconds[name]):.2f}, {max(seconds[name]):.2f}]")

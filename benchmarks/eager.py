@@ -16,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diffgraft import models
+from diffgraft.deployment.export import export
 from diffgraft.generation import sampling
-from diffgraft.models.defaults import default
+from diffgraft.models.defaults import default_sampling
 from toolkit.example import Annotation
 
 PROMPT, BACKENDS, MANY = "PA view, right pleural effusion", ("onnx", "openvino", "openvino:bf16"), (50, 20)
@@ -37,26 +38,26 @@ def eager(root: Path, steps: int, guidance: float) -> Run:
 def ours(root: Path, backend: str, steps: int | None) -> Run:
     """The model in so many steps, or its student where None."""
     model, domain = models.open(root, backend), models.domain_of(root)
-    settings = default(model.meta, student=steps is None)
+    settings = default_sampling(model.meta, student=steps is None)
     settings = settings if steps is None else dataclasses.replace(settings, steps=steps)
     return lambda count: sampling.sample(model, domain, [Annotation(PROMPT)] * count, settings, range(count))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("pipeline", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
-    models.export(asked.model, "diffusers", asked.pipeline)
-    guidance = default(models.meta(asked.model), student=False).guidance
-    runs = {f"diffusers eager, {steps} steps": eager(asked.pipeline, steps, guidance) for steps in MANY}
+    options = parser.parse_args()
+    export(options.model, "diffusers", options.pipeline)
+    guidance = default_sampling(models.meta(options.model), student=False).guidance
+    runs = {f"diffusers eager, {steps} steps": eager(options.pipeline, steps, guidance) for steps in MANY}
     for backend in BACKENDS:
         for name, steps in (("20 steps", 20), ("8 steps", 8), ("student", None)):
-            runs[f"{backend}, {name}"] = ours(asked.model, backend, steps)
+            runs[f"{backend}, {name}"] = ours(options.model, backend, steps)
     for batch in (1, 4):
         seconds: dict[str, list[float]] = {name: [] for name in runs}
-        for turn in range(asked.rounds + 1):
+        for turn in range(options.rounds + 1):
             for name, run in runs.items():
                 begun = time.perf_counter()
                 run(batch)

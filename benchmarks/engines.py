@@ -17,23 +17,23 @@ from toolkit.example import Error
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("graphs", type=Path, nargs="+")
     parser.add_argument("--batch", type=int, nargs=3, default=[1, 4, 16], help="least, usual and most")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     lib = engine.library(("tensorrt_rtx", "tensorrt"))
     try:
         target = engine.gpu()
     except Error:
         target = engine.Gpu("no GPU", engine.DEFAULT)
-    print(f"{lib.name} {lib.version}, {target.name}, compute capability {target.capability}, batch {asked.batch}\n")
+    print(f"{lib.name} {lib.version}, {target.name}, compute capability {target.capability}, batch {options.batch}\n")
     print("| model | graph | precision | seconds | MiB | layers |\n|---|---|---|---|---|---|", flush=True)
     failed = 0
-    for path in asked.graphs:
+    for path in options.graphs:
         name, precision = (*path.stem.split("."), "fp32")[:2]
         row = f"| {path.parent.name} | {name} | {precision} |"
         try:
-            built = engine.build(path, lib, target, engine.Batch(*asked.batch))
+            built = engine.build(path, lib, target, engine.Batch(*options.batch))
         except Error as problem:
             failed += 1
             print(f"{row} does not build: {str(problem).partition(' does not: ')[2][:160]} | | |", flush=True)

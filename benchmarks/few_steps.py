@@ -21,7 +21,8 @@ import numpy as np
 
 from diffgraft import models
 from diffgraft.evaluation.steps import figures as steps_figures
-from diffgraft.evaluation.steps.experiment import COUNTS, SAMPLERS, steps
+from diffgraft.evaluation.steps.experiment import COUNTS, SAMPLERS, evaluate_steps
+from diffgraft.requests import StepsRequest
 from toolkit.data.transforms import to_window
 from toolkit.formats import nifti
 from toolkit.methods.anomaly_map import MapSettings
@@ -41,25 +42,26 @@ def main() -> None:
     parser.add_argument("--steps", default=",".join(map(str, COUNTS)))
     parser.add_argument("--samplers", help="solvers, of all models")
     parser.add_argument("--backend", default="auto")
-    asked = parser.parse_args()
-    for pair in asked.data:
+    options = parser.parse_args()
+    for pair in options.data:
         name, _, data = pair.partition("=")
-        root, out = ROOT / "models" / name, asked.out / name
-        scans = hasattr(models.domain_of(root), "study")
-        count = None if scans else min(asked.count, 62) if name == "detection" else asked.count
+        root, out = ROOT / "models" / name, options.out / name
+        scans = hasattr(models.domain_of(root), "preprocess")
+        count = None if scans else min(options.count, 62) if name == "detection" else options.count
         usual = SAMPLERS_OF_SCANS if scans else SAMPLERS
-        result = steps(
-            data, root, out, counts=[int(n) for n in asked.steps.split(",")], count=count, backend=asked.backend,
-            samplers=asked.samplers.split(",") if asked.samplers else usual, command=" ".join(sys.argv), watch=_watch,
+        request = StepsRequest(
+            data, root, out, counts=[int(n) for n in options.steps.split(",")], count=count, backend=options.backend,
+            samplers=options.samplers.split(",") if options.samplers else usual,
         )  # fmt: skip
+        result = evaluate_steps(request, command=" ".join(sys.argv), watch=_watch)
         print(f"\n### {name}\n\n{_table(json.loads((out / 'steps.json').read_text()))}\n")
         print("\n".join(f"* {note}" for note in result.notes), flush=True)
-        if asked.docs is not None:
-            asked.docs.mkdir(parents=True, exist_ok=True)
-            shutil.copy(out / "curves.svg", asked.docs / f"{name}.svg")
-            strip = asked.docs / f"{name}.png"
+        if options.docs is not None:
+            options.docs.mkdir(parents=True, exist_ok=True)
+            shutil.copy(out / "curves.svg", options.docs / f"{name}.svg")
+            strip = options.docs / f"{name}.png"
             if scans:
-                strip.write_bytes(_sample(root, STRIP[name], [2, 4, 8, 20], asked.backend))
+                strip.write_bytes(_sample(root, STRIP[name], [2, 4, 8, 20], options.backend))
             else:
                 shutil.copy(out / f"samples-{STRIP.get(name, 'dpmpp_2m')}.png", strip)
 
@@ -106,16 +108,14 @@ def _sample(root: Path, sampler: str, counts: list[int], backend: str) -> bytes:
     import dataclasses
 
     domain, model = models.domain_of(root), models.open(root, backend)
-    case = domain.study(nifti.load(next((root / "sample").glob("*.nii.gz"))))
-    maps = MapSettings(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in model.meta["calibration"].get("maps", {}).items()}
-    )
+    case = domain.preprocess(nifti.load(next((root / "sample").glob("*.nii.gz"))))
+    maps = MapSettings.from_json(model.meta["calibration"].get("maps", {}))
     top, left, rows, cols = case.box
     place = np.s_[:, max(0, top) : top + rows, max(0, left) : left + cols]
     shown, made = None, {}
     for count in counts:
         settings = dataclasses.replace(domain.QUALITY["default"], sampler=sampler, steps=count)
-        found = domain.explain(model, case, settings, maps, domain.ask("healthy"))
+        found = domain.explain(model, case, settings, maps, domain.parse_prompt("healthy"))
         if shown is None:
             shown = sorted(np.argsort(-found.probability)[:6].tolist())
             made["input"] = list(to_window(case.stack, case.window)[place][shown])

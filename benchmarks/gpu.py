@@ -30,7 +30,7 @@ from export.engines.engine import Batch
 from export.graphs.onnx import export
 from export.runtime import common, nvidia, ort, trt
 from export.sampling import plan, sampler
-from export.verify import LIMITS, compared, verify
+from export.verify import LIMITS, compare, verify
 from toolkit.diffusion import schedule
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Error, Note
@@ -43,7 +43,7 @@ Run = Callable[[], np.ndarray]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", type=Path, default=REPOSITORY / "models")
     parser.add_argument("--precision", default="fp16", choices=("fp32", "fp16", "bf16"))
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16])
@@ -52,17 +52,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, with what runs there; clears nothing")
     parser.add_argument("--only", nargs="+", help="names of models")
-    asked = parser.parse_args()
-    if not asked.rehearse:
-        try:
-            machine = engine.gpu()
-        except Error as problem:
-            sys.exit(str(problem))
+    options = parser.parse_args()
+    try:
+        machine = None if options.rehearse else engine.gpu()
+    except Error as problem:
+        sys.exit(str(problem))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    name = "rehearsal on a CPU" if asked.rehearse else f"{machine.name}, CUDA driver {machine.driver}"
+    name = "rehearsal on a CPU" if machine is None else f"{machine.name}, CUDA driver {machine.driver}"
     lines = [
         f"## {name}",
-        f"{datetime.date.today()}, torch {torch.__version__}, {asked.precision}, {asked.steps} Euler steps, {asked.rounds} "
+        f"{datetime.date.today()}, torch {torch.__version__}, {options.precision}, {options.steps} Euler steps, {options.rounds} "
         "rounds in turn, medians. `ratio` is to torch eager in fp32; `rmse/std` from its result.",
         "",
         "| model | batch | contender | ms a run | ratio | rmse/std |",
@@ -71,25 +70,25 @@ def main() -> None:
     cleared: dict[str, set[bool]] = {label: set() for label in ("engines", "replay", "onnx-cuda")}
     notes: list[str] = []
     with tempfile.TemporaryDirectory() as place:
-        for source in sorted(path.parent for path in asked.models.glob("*/model.json")):
-            if asked.only and source.name not in asked.only:
+        for source in sorted(path.parent for path in options.models.glob("*/model.json")):
+            if options.only and source.name not in options.only:
                 continue
-            root = prepared(source, Path(place) / source.name, asked.precision, asked.steps)
-            if not asked.rehearse:
-                whole(root, asked.precision, max(asked.batch), cleared, notes)
-            for batch in asked.batch:
-                runs = contenders(root, batch, max(asked.batch), asked, cleared, notes)
-                lines += table(source.name, batch, runs, asked.rounds)
+            root = prepared(source, Path(place) / source.name, options.precision, options.steps)
+            if not options.rehearse:
+                whole(root, options.precision, max(options.batch), cleared, notes)
+            for batch in options.batch:
+                runs = contenders(root, batch, max(options.batch), options, cleared, notes)
+                lines += table(source.name, batch, runs, options.rounds)
                 print("\n".join(lines[-len(runs) :]), file=sys.stderr, flush=True)
     lines += ["", *notes, ""]
-    done = [label for label, seen in cleared.items() if seen == {True}] if not asked.rehearse else []
+    done = [label for label, seen in cleared.items() if seen == {True}] if not options.rehearse else []
     lines.append(
         f"cleared: {', '.join(done) or 'nothing'} (remove these lines of LABELS in export/runtime/trt.py, and commit this table)"
     )
     text = "\n".join(lines) + "\n"
     print(text)
-    if asked.out:
-        asked.out.write_text(text)
+    if options.out:
+        options.out.write_text(text)
 
 
 def prepared(source: Path, root: Path, precision: str, steps: int) -> Path:
@@ -123,7 +122,7 @@ def whole(root: Path, precision: str, most: int, cleared: dict[str, set[bool]], 
 
 
 def contenders(
-    root: Path, rows: int, most: int, asked: Any, cleared: dict[str, set[bool]], notes: list[str]
+    root: Path, rows: int, most: int, options: Any, cleared: dict[str, set[bool]], notes: list[str]
 ) -> dict[str, Run]:
     """Name -> one run, from noise to the last state. Those that do not open are named in the notes."""
     spec = spec_of(read_meta(root))
@@ -137,18 +136,18 @@ def contenders(
         "coefficients": np.float32(walk["coefficients"]),
         "noise": np.zeros((len(walk["sigma"]), *x.shape), np.float32),
     }
-    device = "cpu" if asked.rehearse else "cuda"
+    device = "cpu" if options.rehearse else "cuda"
     found: dict[str, Run] = {}
-    half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(asked.precision)
+    half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(options.precision)
     for name, make in {
         "torch eager fp32": lambda: by_torch(root, x, cond, made, device, "eager", None),
-        f"torch eager {asked.precision}": lambda: by_torch(root, x, cond, made, device, "eager", half),
-        f"torch.compile {asked.precision}": lambda: by_torch(root, x, cond, made, device, "compile", half),
-        f"torch CUDA graph {asked.precision}": lambda: by_torch(root, x, cond, made, device, "graph", half),
-        f"ONNX Runtime {'CPU' if asked.rehearse else 'CUDA'} {asked.precision}": lambda: by_onnx(
-            root, fixed, each, asked
+        f"torch eager {options.precision}": lambda: by_torch(root, x, cond, made, device, "eager", half),
+        f"torch.compile {options.precision}": lambda: by_torch(root, x, cond, made, device, "compile", half),
+        f"torch CUDA graph {options.precision}": lambda: by_torch(root, x, cond, made, device, "graph", half),
+        f"ONNX Runtime {'CPU' if options.rehearse else 'CUDA'} {options.precision}": lambda: by_onnx(
+            root, fixed, each, options
         ),
-        f"TensorRT {asked.precision}": lambda: by_engine(root, fixed, each, asked, most, cleared),
+        f"TensorRT {options.precision}": lambda: by_engine(root, fixed, each, options, most, cleared),
     }.items():
         try:
             found[name] = make()
@@ -198,24 +197,24 @@ def by_torch(
     return replay
 
 
-def by_onnx(root: Path, fixed: Mapping[str, np.ndarray], each: Mapping[str, np.ndarray], asked: Any) -> Run:
-    path = common.onnx_file(root, "step", "onnx", asked.precision)
-    steps = trt.looped(trt._on_cpu(path) if asked.rehearse else nvidia.cuda_run(path), trt.CARRY)
+def by_onnx(root: Path, fixed: Mapping[str, np.ndarray], each: Mapping[str, np.ndarray], options: Any) -> Run:
+    path = common.onnx_file(root, "step", "onnx", options.precision)
+    steps = trt.host_loop(trt._on_cpu(path) if options.rehearse else nvidia.cuda_run(path), trt.CARRY)
     return lambda: steps(fixed, each)["next"]
 
 
 def by_engine(
-    root: Path, fixed: Mapping[str, np.ndarray], each: Mapping[str, np.ndarray], asked: Any, most: int,
+    root: Path, fixed: Mapping[str, np.ndarray], each: Mapping[str, np.ndarray], options: Any, most: int,
     cleared: dict[str, set[bool]],
 ) -> Run:  # fmt: skip
     """All steps of the step engine as one CUDA graph, checked against ONNX Runtime in fp32."""
     lib, target = engine.library(), engine.gpu()
-    path = common.onnx_file(root, "step", "tensorrt", asked.precision)
+    path = common.onnx_file(root, "step", "tensorrt", options.precision)
     batch = Batch(1, min(4, most), most)
     own = nvidia.Engine(
-        lib.module, engine.engine(path, fingerprint(root), lib, target, batch, asked.precision, progress)
+        lib.module, engine.engine(path, fingerprint(root), lib, target, batch, options.precision, progress)
     )
-    wanted = trt.looped(trt._on_cpu(root / "step.onnx"), trt.CARRY)(fixed, each)["next"]
+    wanted = trt.host_loop(trt._on_cpu(root / "step.onnx"), trt.CARRY)(fixed, each)["next"]
 
     def run() -> np.ndarray:
         return own.loop(fixed, len(each["sigma"]), {k: v for k, v in trt.CARRY.items() if k in own.inputs}, each)[
@@ -223,7 +222,7 @@ def by_engine(
         ]
 
     for _ in range(2):  # directly, then replayed
-        row = compared("next", wanted, run(), LIMITS[asked.precision])
+        row = compare("next", wanted, run(), LIMITS[options.precision])
         cleared["replay"].add(row.error <= row.allowed)
     cleared["replay"].add(all(each.graph is not None for each in own.plans.values()))
     return run

@@ -37,8 +37,8 @@ def generate(root: Path, place: Path, made: Path, steps: int, batches: list[int]
     from toolkit.networks.pipeline_save import scheduler
 
     meta = read_meta(root)
-    spec, told = spec_of(meta), scheduler(meta)
-    sigmas = pipeline_folder.sigmas({"scheduler": told, "clock": told_clock(told)}, steps)
+    spec, config = spec_of(meta), scheduler(meta)
+    sigmas = pipeline_folder.sigmas({"scheduler": config, "clock": clock_of_config(config)}, steps)
     noise = gaussian(spec.shape, SEED, range(max(batches)), Purpose.START, 0)
     prompts = (root / "prompts.txt").read_text(encoding="utf-8").split("\n")
     job = {
@@ -48,7 +48,7 @@ def generate(root: Path, place: Path, made: Path, steps: int, batches: list[int]
         "prompts": [line for line in prompts if line],
         "guidance": meta["sampling"]["guidance"],
         "size": meta["image_shape"][-1],
-        "scheduler": told,
+        "scheduler": config,
         "null": {name: (field.null, field.dtype) for name, field in spec.fields.items() if name != TEXT},
         "seed": SEED,
     }
@@ -58,8 +58,8 @@ def generate(root: Path, place: Path, made: Path, steps: int, batches: list[int]
     return _written(place, job, steps, batches, {"noise": noise, "sigmas": np.array(sigmas)})
 
 
-def told_clock(told: dict[str, Any]) -> dict[str, Any]:
-    return {name: told[name] for name in pipeline_folder.CLOCK if name in told}
+def clock_of_config(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: config[name] for name in pipeline_folder.CLOCK if name in config}
 
 
 def counterfactual(root: Path, place: Path, made: Path, steps: int, batches: list[int]) -> Path:
@@ -69,13 +69,13 @@ def counterfactual(root: Path, place: Path, made: Path, steps: int, batches: lis
     from toolkit.formats import nifti
 
     model_meta = read_meta(root)
-    study = brain_mri.study(nifti.load(next((root / "sample").glob("*.nii.gz"))))
+    study = brain_mri.preprocess(nifti.load(next((root / "sample").glob("*.nii.gz"))))
     middle = (len(study.index) - max(batches)) // 2
     rows = slice(middle, middle + max(batches))
     fields = spec_of(model_meta).fields
-    asked = [Annotation(labels={"position": float(p)}) for p in study.position[rows]]
-    cond = brain_mri.condition(asked, fields, brain_mri.VOCABULARY)
-    target = np.zeros((len(asked), len(brain_mri.CLASSES)), np.float32)
+    annotations = [Annotation(labels={"position": float(p)}) for p in study.position[rows]]
+    cond = brain_mri.condition(annotations, fields, brain_mri.VOCABULARY)
+    target = np.zeros((len(annotations), len(brain_mri.CLASSES)), np.float32)
     target[:, brain_mri.CLASSES.index("healthy")] = 1
     # As the schedulers of diffusers and MONAI take them: every n-th of 1000 steps, those up to REACH.
     of = round(steps / REACH)

@@ -30,7 +30,7 @@ import jobs
 import numpy as np
 from rivals import TASKS, Contender, Rival, Unavailable
 
-from diffgraft import models
+from diffgraft.deployment.export import export
 from toolkit.models.folder import fingerprint
 
 HERE = Path(__file__).resolve().parent
@@ -70,37 +70,37 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true", help="the few-step students too, whose images are others")
     parser.add_argument("--no-peers", action="store_true", help="leave out those that need an environment of their own")
     parser.add_argument("--out", type=Path, help="Markdown file that the table is written to, beside being printed")
-    asked = parser.parse_args()
-    batches = [int(size) for size in asked.batch.split(",")]
-    parts = [_head(asked)]
+    options = parser.parse_args()
+    batches = [int(size) for size in options.batch.split(",")]
+    parts = [_head(options)]
     with tempfile.TemporaryDirectory() as scratch:
-        for task in asked.task or TASKS:
+        for task in options.task or TASKS:
             place = Path(scratch) / task
             place.mkdir()
-            parts.append(_task(task, asked, batches, place))
+            parts.append(_task(task, options, batches, place))
     text = "\n\n".join(parts) + "\n"
     print(text)
-    if asked.out:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(text, encoding="utf-8")
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(text, encoding="utf-8")
 
 
-def _task(task: str, asked: argparse.Namespace, batches: list[int], place: Path) -> str:
-    root = asked.models / TASKS[task].model
+def _task(task: str, options: argparse.Namespace, batches: list[int], place: Path) -> str:
+    root = options.models / TASKS[task].model
     # What is exported depends on the weights and on how they are saved.
     source = (REPOSITORY / "toolkit" / "networks" / "pipeline_save.py").read_bytes()
-    made = asked.cache / f"made-{hashlib.sha256(fingerprint(root).encode() + source).hexdigest()[:12]}"
+    made = options.cache / f"made-{hashlib.sha256(fingerprint(root).encode() + source).hexdigest()[:12]}"
     made.mkdir(parents=True, exist_ok=True)
-    job = getattr(jobs, task)(root, place, made, asked.steps, batches)
-    environment = {"OMP_NUM_THREADS": str(asked.cores), "TORCHINDUCTOR_CACHE_DIR": str(asked.cache / "inductor")}
-    rival = Rival(job, made, asked.cache, asked.torch_index, asked.cores, os.environ | environment)
-    words = [word for word in asked.only.split(",") if word]
+    job = getattr(jobs, task)(root, place, made, options.steps, batches)
+    environment = {"OMP_NUM_THREADS": str(options.cores), "TORCHINDUCTOR_CACHE_DIR": str(options.cache / "inductor")}
+    rival = Rival(job, made, options.cache, options.torch_index, options.cores, os.environ | environment)
+    words = [word for word in options.only.split(",") if word]
     wanted = [c for n, c in enumerate(TASKS[task].contenders) if not n or not words or any(w in c.label for w in words)]
-    wanted = [c for c in wanted if not (asked.no_peers and c.peer) and (asked.fast or not c.other_work)]
+    wanted = [c for c in wanted if not (options.no_peers and c.peer) and (options.fast or not c.other_work)]
     if task == "generate" and not (made / "pipeline").is_dir():
-        models.export(root, "diffusers", made / "pipeline")
-    found = _measure(wanted, rival, batches, asked.rounds, place)
-    return _table(task, found, batches, rival.machine(task), asked.steps)
+        export(root, "diffusers", made / "pipeline")
+    found = _measure(wanted, rival, batches, options.rounds, place)
+    return _table(task, found, batches, rival.machine(task), options.steps)
 
 
 def _measure(wanted: Sequence[Contender], rival: Rival, batches: list[int], rounds: int, place: Path) -> list[Measured]:
@@ -141,18 +141,18 @@ def _measure(wanted: Sequence[Contender], rival: Rival, batches: list[int], roun
 # -------------------------------------------------------------------------------------------------------------- tables
 
 
-def _head(asked: argparse.Namespace) -> str:
+def _head(options: argparse.Namespace) -> str:
     cpu = next(
         (r.split(":")[1].strip() for r in _lines("/proc/cpuinfo") if r.startswith("model name")), platform.machine()
     )
     kinds = {flag for row in _lines("/proc/cpuinfo") if row.startswith("flags") for flag in row.split()}
     has = ", ".join(flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in kinds)
-    options = " ".join(sys.argv[1:])
+    arguments = " ".join(sys.argv[1:])
     return "\n".join([
         "# Speed", "",
-        f"`python benchmarks/speed.py {options}`".replace(" `", "`"), "",
-        f"{datetime.date.today()}, {cpu}, {asked.cores} cores ({has}), Python {platform.python_version()}. Medians of "
-        f"{asked.rounds} interleaved rounds [fastest, slowest]; {asked.steps} steps for all but what says fewer. Ratio: the "
+        f"`python benchmarks/speed.py {arguments}`".replace(" `", "`"), "",
+        f"{datetime.date.today()}, {cpu}, {options.cores} cores ({has}), Python {platform.python_version()}. Medians of "
+        f"{options.rounds} interleaved rounds [fastest, slowest]; {options.steps} steps for all but what says fewer. Ratio: the "
         "median over rounds of the first contender's seconds over these, so above 1 is faster. Of the peak: operations of "
         "the denoiser alone over the whole run's time, as a part of what a product of 2048 x 2048 matrices reaches here "
         "in that precision. Memory: the largest of the process. Images: correlation with the first contender's.",

@@ -8,8 +8,6 @@ median has one level. Training sees image-level labels only - does this slice sh
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +22,16 @@ from toolkit.diffusion.model import Field, Model
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Annotation, Error, Example, Geometry
 from toolkit.formats import nifti
+from toolkit.formats.slice_table import read_slice_labels
 from toolkit.methods.anomaly_map import MapSettings, anomaly_map, asymmetric, rim_weight, slice_probability
 from toolkit.methods.counterfactual import counterfactual
 from toolkit.settings import Augmentation, Counterfactual, Network, Training
 
 __all__ = [
     "AUGMENTATION", "CLASSES", "CONTRAST", "FIELDS", "LABELS", "NOTICE", "PRESETS", "QUALITY", "TARGET", "UNITS",
-    "VOCABULARY", "Finding", "Study", "ask", "condition", "doubts", "explain", "fields", "novelty", "read", "scan", "series",
-    "slice_labels", "study", "typical", "vocabulary",
+    "VOCABULARY", "Explanation", "PreparedScan", "assemble_volume", "condition", "explain", "fields", "input_warnings",
+    "novelty", "parse_prompt", "preprocess", "read", "slice_conditions", "slice_labels", "training_summary",
+    "vocabulary",
 ]  # fmt: skip
 
 SIZE = 64
@@ -77,9 +77,6 @@ WEAKEST_CLASSIFIER = 0.8
 
 NOVELTY_SIGMAS = (0.5, 2.0)
 
-SPELLINGS = {"lesion": 1.0, "no_lesion": 0.0, "healthy": 0.0, "": float("nan")}
-"""How slices.csv spells the label of a slice; an empty one is not stated."""
-
 SMALLEST_HEAD = 0.1
 """A slice is used when the head covers at least this fraction of it: the ends of a scan show no brain."""
 
@@ -97,7 +94,7 @@ BRAIN_LEVEL = 0.4
 
 
 @dataclass(frozen=True)
-class Study:
+class PreparedScan:
     """One scan, ready for the model, with the way back.
 
     stack (S, rows, cols) in source units and radiological display; head, its mask; images (N, 1, SIZE, SIZE) in
@@ -116,7 +113,7 @@ class Study:
     spacing: tuple[float, float, float]
 
 
-def study(volume: nifti.Volume, size: int = SIZE) -> Study:
+def preprocess(volume: nifti.Volume, size: int = SIZE) -> PreparedScan:
     """Crop and window a scan. Raises Error when there is no head in it."""
     stack, _ = nifti.display(volume.array, volume.affine)
     spacing = nifti.display_spacing(volume.affine)
@@ -129,12 +126,12 @@ def study(volume: nifti.Volume, size: int = SIZE) -> Study:
             f"{volume.path.name} has {len(usable)}. Check the orientation and that this is a head scan."
         )
     window = _window(stack, head)
-    box = square_box(head.any(0), (spacing[1], spacing[2]))
+    box = square_box(np.any(head, 0), (spacing[1], spacing[2]))
     first, last = usable[0], usable[-1]
     usable = usable[:: -(-len(usable) // MOST_SLICES)]
     images = np.stack([fit(to_window(stack[k], window), box, (size, size), -1.0) for k in usable])[:, None]
     position = (usable - first) / max(1, last - first)
-    return Study(volume, stack, head, images, usable, position.astype(np.float32), box, window, spacing)
+    return PreparedScan(volume, stack, head, images, usable, position.astype(np.float32), box, window, spacing)
 
 
 def vocabulary(root: Path, **_: object) -> Vocabulary:
@@ -154,13 +151,13 @@ def read(
     from whether the mask marks anything, else it is unknown. aside(name, reason) is told of a scan that cannot be used,
     and the rest is read; without it that is an Error. watch(done, of) is called once a scan.
     """
-    tables = _slice_labels(root)
+    tables = read_slice_labels(root)
     scans = nifti.find(root, contrast)
     for number, scan in enumerate(scans, 1):
         watch(number, len(scans))
         try:
             volume = nifti.load(scan.path)
-            case, mask = study(volume), None
+            case, mask = preprocess(volume), None
             if scan.mask is not None:
                 mask, _ = nifti.display(nifti.load(scan.mask).array > 0, volume.affine)
         except Error as problem:
@@ -169,7 +166,7 @@ def read(
             aside(scan.path.name, str(problem))
             continue
         for image, k, position in zip(case.images, case.index, case.position, strict=True):
-            stored = _stored_index(volume, int(k))
+            stored = nifti.stored_index(volume, int(k))
             label = tables.get((volume.label, stored), float("nan") if mask is None else float(mask[k].any()))
             small = None if mask is None else fit(mask[k].astype(np.float32), case.box, image.shape[1:], 0.0) > 0.5
             yield Example(
@@ -182,7 +179,7 @@ def read(
 
 
 @dataclass(frozen=True)
-class Finding:
+class Explanation:
     """What the model says of a study, on the source grid in display order, (S, rows, cols) each.
 
     counterfactual: source units; the scan itself outside the head and at its rim. anomaly: non-negative, larger is more
@@ -196,12 +193,12 @@ class Finding:
 
 def explain(
     model: Model,
-    case: Study,
+    case: PreparedScan,
     settings: Counterfactual,
     maps: MapSettings,
     target: Annotation,
     watch: Callable[[], object] = lambda: None,
-) -> Finding:
+) -> Explanation:
     """The scan as if it were of the target class, and the map of what had to change."""
     wanted = int(target.labels["lesion"])
     null, goal = _asked(case, FIELDS["lesion"].null), _asked(case, wanted)
@@ -218,13 +215,13 @@ def explain(
     # so that what is not changed keeps every voxel and what is changed keeps its texture.
     change = _to_source(case, difference) * weight * probability[:, None, None]
     low, high = case.window
-    return Finding((case.stack - change * ((high - low) / 2)).astype(np.float32), anomaly, probability)
+    return Explanation((case.stack - change * ((high - low) / 2)).astype(np.float32), anomaly, probability)
 
 
-def novelty(model: Model, case: Study) -> float:
+def novelty(model: Model, case: PreparedScan) -> float:
     """How unlike the training scans a study is: mean log10 of the denoising error over slices and noise levels.
 
-    Finds what is no head at all (noise, inverted grey levels); for orientation and contrast see `doubts`.
+    Finds what is no head at all (noise, inverted grey levels); for orientation and contrast see `input_warnings`.
     """
     null = {k: model.asarray(v) for k, v in _asked(case, FIELDS["lesion"].null).items()}
     errors = []
@@ -235,8 +232,8 @@ def novelty(model: Model, case: Study) -> float:
     return float(np.mean(errors))
 
 
-def typical(examples: Iterable[Example]) -> dict[str, list]:
-    """What the training scans look like, coarsely, for `doubts`; plain lists, kept in model.json.
+def training_summary(examples: Iterable[Example]) -> dict[str, list]:
+    """What the training scans look like, coarsely, for `input_warnings`; plain lists, kept in model.json.
 
     heads: (LEVELS, 16, 16) mean of the scans and their mirror images.
     """
@@ -251,7 +248,7 @@ def typical(examples: Iterable[Example]) -> dict[str, list]:
     return {"heads": np.round((mean + mean[..., ::-1]) / 2, 3).tolist()}
 
 
-def doubts(model: Model, case: Study) -> list[str]:
+def input_warnings(model: Model, case: PreparedScan) -> list[str]:
     """Reasons to believe that a scan is not what the model was trained on: contrast and orientation.
 
     Orientation: turned or flipped, it would resemble the mean training head more. Contrast: the name says another; the
@@ -299,11 +296,11 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
 
-def _asked(case: Study, lesion: float) -> Mapping[str, np.ndarray]:
+def _asked(case: PreparedScan, lesion: float) -> Mapping[str, np.ndarray]:
     return condition(Annotation(labels={"lesion": lesion, "position": float(p)}) for p in case.position)
 
 
-def _to_source(case: Study, images: np.ndarray) -> np.ndarray:
+def _to_source(case: PreparedScan, images: np.ndarray) -> np.ndarray:
     """(N, SIZE, SIZE) in model space -> (S, rows, cols), linear between the slices that were looked at."""
     shape = case.stack.shape
     placed = np.stack([unfit(image, case.box, shape[1:], 0.0) for image in images])
@@ -316,7 +313,7 @@ def _to_source(case: Study, images: np.ndarray) -> np.ndarray:
     return out
 
 
-def _spread(case: Study, values: np.ndarray) -> np.ndarray:
+def _spread(case: PreparedScan, values: np.ndarray) -> np.ndarray:
     """(N,) of the slices looked at -> (S,) of all slices; 0 where there is no usable slice."""
     every = np.arange(len(case.stack))
     return np.interp(every, case.index, values, left=0.0, right=0.0)
@@ -332,7 +329,7 @@ def _window(stack: np.ndarray, head: np.ndarray) -> tuple[float, float]:
     return low, low + (middle - low) / BRAIN_LEVEL
 
 
-def series(count: int, wanted: Mapping[str, float]) -> list[Annotation]:
+def slice_conditions(count: int, wanted: Mapping[str, float]) -> list[Annotation]:
     """What to ask for slice by slice to get one head, low to high; a lesion in the middle unless lesion 0 is wanted."""
     if "position" in wanted:
         raise Error("The slices of a volume have positions of their own; found one position for all. Do not set it.")
@@ -344,7 +341,7 @@ def series(count: int, wanted: Mapping[str, float]) -> list[Annotation]:
     ]
 
 
-def scan(images: np.ndarray, path: Path) -> nifti.Volume:
+def assemble_volume(images: np.ndarray, path: Path) -> nifti.Volume:
     """Slices (S, 1, SIZE, SIZE), low to high, as a volume of the size of a head, whole numbers from 0 to BRIGHTEST."""
     box = (0, 0, PIXELS, PIXELS)
     stack = np.stack([unfit((image[0] + 1) * (BRIGHTEST / 2), box, (PIXELS, PIXELS), 0.0) for image in images])
@@ -353,10 +350,10 @@ def scan(images: np.ndarray, path: Path) -> nifti.Volume:
     affine = np.diag([-pixel, -pixel, 6.0, 1.0])
     affine[:3, 3] = [PIXELS * pixel / 2, PIXELS * pixel / 2, -3.0 * len(images)]
     array = nifti.restore(stack, affine, (PIXELS, PIXELS, len(images)))
-    return nifti.Volume(array, affine, path, *nifti.label_of(path), acquired=False)
+    return nifti.Volume(array, affine, path, *nifti.parse_file_name(path), acquired=False)
 
 
-def ask(words: str) -> Annotation:
+def parse_prompt(words: str) -> Annotation:
     """What a person asks for: "healthy" or "lesion"."""
     if words not in CLASSES:
         raise Error(f"A brain MRI target is one of {', '.join(CLASSES)}; found '{words}'.")
@@ -380,37 +377,6 @@ def slice_labels(root: Path, volume: nifti.Volume) -> np.ndarray:
 
     From slices.csv alone; a mask says nothing here.
     """
-    tables = _slice_labels(root)
+    tables = read_slice_labels(root)
     count = len(nifti.display(volume.array, volume.affine)[0])
-    return np.array([tables.get((volume.label, _stored_index(volume, k)), np.nan) for k in range(count)])
-
-
-def _slice_labels(root: Path) -> dict[tuple[str, int], float]:
-    """(label, stored slice index) -> 1 lesion, 0 no lesion, from slices.csv in the folder or its parent."""
-    root = Path(root)
-    folder = root if root.is_dir() else root.parent
-    for path in (folder / "slices.csv", folder.parent / "slices.csv"):
-        if path.is_file():
-            try:
-                with path.open(newline="", encoding="utf-8") as file:
-                    return {
-                        (re.sub(r"[^A-Za-z0-9]", "", row["patient"]), int(row["slice"])): SPELLINGS[
-                            row["label"].strip()
-                        ]
-                        for row in csv.DictReader(file)
-                    }
-            except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as problem:
-                words = ", ".join(f"'{word}'" for word in SPELLINGS)
-                raise Error(
-                    f"slices.csv has the columns patient, slice (a whole number) and label (one of {words}); {path} has "
-                    f"not: {type(problem).__name__} {problem}. Mend it."
-                ) from problem
-    return {}
-
-
-def _stored_index(volume: nifti.Volume, displayed: int) -> int:
-    """The index along the third array axis of a displayed axial slice; -1 when that axis is not the axial one."""
-    direction = volume.affine[:3, 2]
-    if np.argmax(np.abs(direction)) != 2:
-        return -1
-    return displayed if direction[2] > 0 else volume.array.shape[2] - 1 - displayed
+    return np.array([tables.get((volume.label, nifti.stored_index(volume, k)), np.nan) for k in range(count)])

@@ -25,7 +25,7 @@ from toolkit.data.labels import Range, Vocabulary
 from toolkit.diffusion.model import TEXT, Field
 from toolkit.example import Annotation, Error, Example, Note
 from toolkit.formats import films, folders
-from toolkit.formats.films import given_back, grid, sources
+from toolkit.formats.films import apply_change, source_files, source_grid
 from toolkit.formats.folders import Aside
 from toolkit.language import report as report_text
 from toolkit.language.report import Statement
@@ -33,9 +33,10 @@ from toolkit.language.report.lexicon import IMPLIES
 from toolkit.settings import Augmentation, Network, Training
 
 __all__ = [
-    "AUGMENTATION", "CLOCK", "FORMATS", "LABELS", "LATENT_CHANNELS", "NOTICE", "PRESETS", "SIZE", "STRONGER", "TARGET", "UNITS", "VIEWS",
-    "VOCABULARY", "altered", "ask", "caption", "complete", "composed", "condition", "fields", "given_back", "grid", "one",
-    "read", "sources", "understood", "vocabulary",
+    "AUGMENTATION", "CLOCK", "FORMATS", "LABELS", "LATENT_CHANNELS", "NOTICE", "PRESETS", "SIZE", "STRONGER", "TARGET",
+    "UNITS", "VIEWS", "VOCABULARY", "apply_change", "caption", "condition", "edit_prompts", "fields", "infer_labels",
+    "labels_from_text", "parse_prompt", "random_prompt", "read", "read_image", "source_files", "source_grid",
+    "vocabulary",
 ]  # fmt: skip
 
 SIZE = 128
@@ -159,14 +160,14 @@ def read(
     value. aside(name, reason) is told of a file that cannot be used, and the rest is read; without it that is an Error.
     watch(done, of) is called once a file. What was taken out of texts is warned of at the end, one line a kind.
     """
-    side, found = films.side(size), films.wanted(films.rows(Path(root), aside), only)
+    side, found = films.parse_side(size), films.filter_rows(films.rows(Path(root), aside), only)
     scrubbed: dict[str, int] = {}
     for number, row in enumerate(found, 1):
         watch(number, len(found))
         try:
             example, removed = _film(row, side)
         except Error as problem:
-            folders.tell(aside, row.name, str(problem))
+            folders.skip_or_raise(aside, row.name, str(problem))
             continue
         for line in removed:
             scrubbed[line] = scrubbed.get(line, 0) + 1
@@ -188,7 +189,7 @@ def condition(
     return arrays | ({"age": (arrays["age"] / CENTURY).astype(np.float32)} if "age" in arrays else {})
 
 
-def ask(words: Iterable[str], vocabulary: Vocabulary) -> Annotation:
+def parse_prompt(words: Iterable[str], vocabulary: Vocabulary) -> Annotation:
     """What a person asks for: "text=PA view, right pleural effusion", "view=L". What the text says becomes labels too."""
     given = [word.strip() for word in words]
     told = [word for word in given if word.partition("=")[0].strip() == TEXT]
@@ -202,10 +203,10 @@ def ask(words: Iterable[str], vocabulary: Vocabulary) -> Annotation:
         )
     for line in removed:
         warnings.warn(line, Note, stacklevel=2)
-    return Annotation(text, complete({**(understood(text) if text else {}), **known}, vocabulary))
+    return Annotation(text, infer_labels({**(labels_from_text(text) if text else {}), **known}, vocabulary))
 
 
-def complete(known: Mapping[str, float], vocabulary: Vocabulary) -> dict[str, float]:
+def infer_labels(known: Mapping[str, float], vocabulary: Vocabulary) -> dict[str, float]:
     """Labels with what follows from them: the view of a film, and the film where view and findings say it."""
     filled = dict(known)
     film = labels.spell(vocabulary, known).get(TARGET)
@@ -223,7 +224,7 @@ def complete(known: Mapping[str, float], vocabulary: Vocabulary) -> dict[str, fl
     return filled
 
 
-def understood(text: str) -> dict[str, float]:
+def labels_from_text(text: str) -> dict[str, float]:
     """What a text says, as labels: findings that are present or absent, view, sex and age where they are stated."""
     said = {name: value for name, value in report_text.findings(text).items() if name in VOCABULARY}
     view, sex, age = report_text.view(text), report_text.sex(text), report_text.age(text)
@@ -241,15 +242,15 @@ def caption(annotation: Annotation, chance: random.Random) -> str:
     view, sex = words.get("view", ""), words.get("sex", "")
     age = annotation.labels.get("age", math.nan)
     stated = {n: annotation.labels[n] for n in report_text.FINDINGS if annotation.labels.get(n, math.nan) in (0.0, 1.0)}
-    seen = report_text.imaging(annotation.text) if annotation.text else []
+    seen = report_text.imaging_sentences(annotation.text) if annotation.text else []
     if seen and chance.random() < 0.4:
         told = chance.sample(seen, min(len(seen), chance.randint(1, 3)))
-        return ". ".join([*([report_text.phrases(view, "", math.nan, {}, [], chance)] if view else []), *told])
+        return ". ".join([*([report_text.compose_text(view, "", math.nan, {}, [], chance)] if view else []), *told])
     said = report_text.statements(annotation.text) if annotation.text else []
-    return report_text.phrases(view, sex, age, stated, said, chance)
+    return report_text.compose_text(view, sex, age, stated, said, chance)
 
 
-def composed(chance: random.Random) -> str:
+def random_prompt(chance: random.Random) -> str:
     """A prompt of no film: any view, findings and patient, for a text encoder to learn the language from."""
     names = [name for name in report_text.FINDINGS if name != NORMAL]
     if chance.random() < 0.15:
@@ -264,12 +265,12 @@ def composed(chance: random.Random) -> str:
         for name, value in stated.items()
         if value == 1.0 and name != NORMAL
     ]
-    return report_text.phrases(view, sex, age, stated, sides, chance)
+    return report_text.compose_text(view, sex, age, stated, sides, chance)
 
 
-def one(path: Path, size: tuple[int, int] = (SIZE, SIZE)) -> Example:
+def read_image(path: Path, size: tuple[int, int] = (SIZE, SIZE)) -> Example:
     """A single film, DICOM or picture, as its file states it."""
-    return _film(films.single(path), size[0])[0]
+    return _film(films.single_row(path), size[0])[0]
 
 
 # ------------------------------------------------------------------------------------------------------------ edits
@@ -282,14 +283,14 @@ class _Alike:
         return 0.31
 
 
-def altered(own: Annotation, asked: Annotation, vocabulary: Vocabulary) -> tuple[Annotation, Annotation]:
+def edit_prompts(own: Annotation, asked: Annotation, vocabulary: Vocabulary) -> tuple[Annotation, Annotation]:
     """What a film shows, and what it shall show, both in words that differ by what is asked for alone.
 
     View, sex and age stay. Findings that the text or the labels of `asked` state take the place of the film's own, with
     what follows from them; its others are kept, in the text too. Errors: a view, sex or age that is not the film's.
     """
     known = {name: value for name, value in own.labels.items() if not math.isnan(value) and name != TARGET}
-    said = {**(understood(asked.text) if asked.text else {}), **asked.labels}
+    said = {**(labels_from_text(asked.text) if asked.text else {}), **asked.labels}
     for name in LABELS:
         if name in known and said.get(name, known[name]) != known[name]:
             words = [labels.spell(VOCABULARY, {name: value})[name] for value in (known[name], said[name])]
@@ -305,7 +306,7 @@ def altered(own: Annotation, asked: Annotation, vocabulary: Vocabulary) -> tuple
 
     def worded(findings: Mapping[str, float], there: Iterable[str]) -> str:
         seen = [side for side in sides if side.finding in there]
-        return report_text.phrases(view, "", math.nan, findings, seen, _Alike())
+        return report_text.compose_text(view, "", math.nan, findings, seen, _Alike())
 
     stated = worded({name: 1.0 for name in now if now[name] == 1.0}, now)
     if not asked.text:
@@ -315,7 +316,7 @@ def altered(own: Annotation, asked: Annotation, vocabulary: Vocabulary) -> tuple
     else:
         wanted = f"{worded(kept, kept).rstrip('.')}. {asked.text}"
     rest = {name: said[name] for name in LABELS if name in said}
-    found = complete({**{k: v for k, v in known.items() if k in LABELS}, **rest, **then}, vocabulary)
+    found = infer_labels({**{k: v for k, v in known.items() if k in LABELS}, **rest, **then}, vocabulary)
     return Annotation(stated, own.labels), Annotation(wanted, {name: found.get(name, math.nan) for name in VOCABULARY})
 
 
@@ -331,7 +332,7 @@ def _changed(known: Mapping[str, float], said: Mapping[str, float]) -> tuple[dic
     state = labels.spell(VOCABULARY, said).get(TARGET, "").rpartition(" ")[2]
     asked = {name: said[name] for name in report_text.FINDINGS if name in said}
     asked |= {NORMAL: float(state == "normal")} if state and NORMAL not in asked else {}
-    asked = report_text.settled(asked)
+    asked = report_text.imply_findings(asked)
     if not asked:
         return own, own
     after = {**own, **asked}
@@ -341,7 +342,7 @@ def _changed(known: Mapping[str, float], said: Mapping[str, float]) -> tuple[dic
     there = [name for name, value in after.items() if value == 1.0 and name not in (NORMAL, "device")]
     if not there and after.get(NORMAL) == 0.0 and NORMAL not in asked:
         del after[NORMAL]  # what was abnormal has been asked away, and nobody said that it was all
-    return own, report_text.settled(after)
+    return own, report_text.imply_findings(after)
 
 
 # -------------------------------------------------------------------------------------------------------------- files
@@ -350,13 +351,13 @@ def _changed(known: Mapping[str, float], said: Mapping[str, float]) -> tuple[dic
 def _film(row: films.Row, side: int) -> tuple[Example, list[str]]:
     """A film as an Example, and what was taken out of its text."""
     words = row.words
-    pixels, known, patient, mark = films.opened(row.path)
+    pixels, known, patient, mark = films.read_levels(row.path)
     text, removed = report_text.scrub(words.get(TEXT, ""))
-    said = understood(text) | _stated({**known, **words})
+    said = labels_from_text(text) | _stated({**known, **words})
     named = {name: said.get(name, math.nan) for name in VOCABULARY}
-    image = films.levels(films.square(pixels, side))[None]
+    image = films.normalise(films.central_square(pixels, side))[None]
     group = words.get("patient_id") or words.get("group") or patient or row.id
-    annotation = Annotation(text or None, {**named, **complete(said, VOCABULARY)})
+    annotation = Annotation(text or None, {**named, **infer_labels(said, VOCABULARY)})
     return Example(row.id, image, annotation, group, provenance=mark), removed
 
 

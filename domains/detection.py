@@ -23,15 +23,16 @@ from toolkit.data.labels import Range, Vocabulary
 from toolkit.diffusion.model import Field
 from toolkit.example import Annotation, Boxes, Error, Example
 from toolkit.formats import boxed, coco
-from toolkit.formats.folders import Aside, tell
-from toolkit.formats.photograph import fitted, photograph, placed, sized
+from toolkit.formats.folders import Aside, skip_or_raise
+from toolkit.formats.photograph import padded_place, parse_size, read_photograph, resize_and_pad
 from toolkit.objects import boxes as layout
-from toolkit.objects import layouts
+from toolkit.objects import layout_summary
 from toolkit.settings import Augmentation, Network, Training
 
 __all__ = [
-    "AUGMENTATION", "FOLD", "FORMAT", "FORMATS", "LABELS", "LATENT_CHANNELS", "NOTICE", "PRESETS", "SIZE", "TARGET", "UNITS",
-    "VOCABULARY", "ask", "condition", "fields", "fit", "one", "read", "typical", "vocabulary", "write",
+    "AUGMENTATION", "FOLD", "FORMAT", "FORMATS", "LABELS", "LATENT_CHANNELS", "NOTICE", "PRESETS", "SIZE", "TARGET",
+    "UNITS", "VOCABULARY", "condition", "fields", "fit_image", "parse_prompt", "read", "read_image", "training_summary",
+    "vocabulary", "write",
 ]  # fmt: skip
 
 SIZE = (144, 192)
@@ -114,7 +115,7 @@ def read(
     marked what is everywhere teaches a model to draw what it was not told. aside(name, reason) is told of a file or a
     box that cannot be used, and the rest is read; without it that is an Error. watch(done, of) is called once a picture.
     """
-    wanted = sized(size)
+    wanted = parse_size(size)
     if crop is not None and not crop >= 8:
         raise Error(f"A window is 8 pixels wide or more; found --crop {crop}.")
     rows = _wanted(boxed.rows(root, aside=aside), only)
@@ -122,18 +123,18 @@ def read(
     names = tuple(sorted(counts))
     for whole in boxed.examples(rows, aside, watch):
         for example in [whole] if crop is None else _cut(whole, crop, wanted, aside):
-            fresh = fit(example, wanted)
-            value = layout.rarest(fresh.annotation.boxes, names, counts)
+            fresh = fit_image(example, wanted)
+            value = layout.rarest_class(fresh.annotation.boxes, names, counts)
             yield dataclasses.replace(fresh, annotation=dataclasses.replace(fresh.annotation, labels={TARGET: value}))
 
 
-def fit(example: Example, size: tuple[int, int]) -> Example:
+def fit_image(example: Example, size: tuple[int, int]) -> Example:
     """A picture and its boxes in an image of (rows, cols), its aspect kept, padded by repeating its edge."""
     shape: tuple[int, int] = example.image.shape[1:]  # type: ignore[assignment]
     if shape == size:
         return example
-    levels = fitted(_picture(example.image), size)
-    place = placed(shape, size)
+    levels = resize_and_pad(_picture(example.image), size)
+    place = padded_place(shape, size)
     boxes = example.annotation.boxes
     if boxes is not None:
         factor = np.array([place.cols / shape[1], place.rows / shape[0]] * 2)
@@ -158,7 +159,7 @@ def windows(example: Example, width: int, size: tuple[int, int]) -> Iterator[Exa
         for j, left in enumerate(_starts(cols, width)):
             boxes = example.annotation.boxes
             if boxes is not None:
-                boxes = layout.clipped(boxes, (left, top, left + width, top + height), VISIBLE)
+                boxes = layout.clip(boxes, (left, top, left + width, top + height), VISIBLE)
             part = example.image[:, top : top + height, left : left + width]
             annotation = dataclasses.replace(example.annotation, boxes=boxes)
             yield dataclasses.replace(example, id=f"{example.id}-{i}-{j}", image=part, annotation=annotation)
@@ -173,19 +174,21 @@ def condition(
     annotations: Iterable[Annotation], fields: Mapping[str, Field], vocabulary: Vocabulary
 ) -> dict[str, np.ndarray]:
     """The model's fields, one row an annotation."""
-    return layout.arrays(list(annotations), _names(vocabulary))
+    return layout.to_arrays(list(annotations), _names(vocabulary))
 
 
-def ask(words: Iterable[str], vocabulary: Vocabulary) -> Annotation:
+def parse_prompt(words: Iterable[str], vocabulary: Vocabulary) -> Annotation:
     """What a person asks for: "class=WBC", a layout that holds one."""
     return Annotation(labels=labels.parse(vocabulary, words))
 
 
-def typical(examples: Sequence[Example]) -> dict[str, Any]:
+def training_summary(examples: Sequence[Example]) -> dict[str, Any]:
     """What a model keeps of the layouts that it was trained on: some of them, and the smallest box of each class."""
     found = [e.annotation.boxes for e in examples if e.annotation.boxes is not None and e.annotation.boxes.names]
-    smallest = {name: [round(side, 1) for side in sides] for name, sides in layouts.smallest(found).items()}
-    return {"layouts": layouts.summary(found), "smallest": smallest}
+    smallest = {
+        name: [round(side, 1) for side in sides] for name, sides in layout_summary.smallest_sizes(found).items()
+    }
+    return {"layouts": layout_summary.to_summary(found), "smallest": smallest}
 
 
 def write(found: Iterable[Example], root: str | Path, vocabulary: Vocabulary, **description: Any) -> int:
@@ -194,9 +197,9 @@ def write(found: Iterable[Example], root: str | Path, vocabulary: Vocabulary, **
     return coco.write(found, root, _names(vocabulary), **about)
 
 
-def one(path: Path, size: tuple[int, int] = SIZE) -> Example:
+def read_image(path: Path, size: tuple[int, int] = SIZE) -> Example:
     """A single picture without boxes, fitted into (rows, cols)."""
-    image, mark = photograph(path, size)
+    image, mark = read_photograph(path, size)
     return Example(path.stem, image, group=path.stem, provenance=mark)
 
 
@@ -208,7 +211,7 @@ def _cut(whole: Example, width: int, size: tuple[int, int], aside: Aside | None)
     try:
         return list(windows(whole, width, size))
     except Error as problem:
-        tell(aside, whole.id, str(problem))
+        skip_or_raise(aside, whole.id, str(problem))
         return []
 
 

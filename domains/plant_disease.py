@@ -24,12 +24,13 @@ from toolkit.diffusion.model import Field
 from toolkit.example import Annotation, Error, Example
 from toolkit.formats import folders
 from toolkit.formats.folders import Aside, Row
-from toolkit.formats.photograph import photograph, sized
+from toolkit.formats.photograph import parse_size, read_photograph
 from toolkit.settings import Augmentation, Network, Training
 
 __all__ = [
-    "AUGMENTATION", "FORMAT", "LABELS", "LATENT_CHANNELS", "NOTICE", "PRESETS", "SIZE", "TARGET", "UNITS", "VOCABULARY", "ask",
-    "complete", "condition", "fields", "folder_of", "foreground", "one", "read", "vocabulary", "write",
+    "AUGMENTATION", "FORMAT", "LABELS", "LATENT_CHANNELS", "NOTICE", "PRESETS", "SIZE", "TARGET", "UNITS", "VOCABULARY",
+    "class_folder", "condition", "fields", "foreground", "infer_labels", "parse_prompt", "read", "read_image",
+    "vocabulary", "write",
 ]  # fmt: skip
 
 SIZE = (64, 128)
@@ -103,7 +104,7 @@ def read(
     that cannot be used, and the rest is read; without it that is an Error. watch(done, of) is called once a file.
     """
     root = Path(root)
-    wanted = sized(size)
+    wanted = parse_size(size)
     found = _described(root, only, aside)
     done = iter(range(1, len(found) + 1))
     return folders.examples(
@@ -123,12 +124,12 @@ def condition(
     return labels.condition(fields, annotations)
 
 
-def ask(words: Iterable[str], vocabulary: Vocabulary) -> Annotation:
+def parse_prompt(words: Iterable[str], vocabulary: Vocabulary) -> Annotation:
     """What a person asks for: "crop=coffee", "condition=rust"."""
-    return Annotation(labels=complete(labels.parse(vocabulary, words), vocabulary))
+    return Annotation(labels=infer_labels(labels.parse(vocabulary, words), vocabulary))
 
 
-def complete(known: Mapping[str, float], vocabulary: Vocabulary) -> dict[str, float]:
+def infer_labels(known: Mapping[str, float], vocabulary: Vocabulary) -> dict[str, float]:
     """Labels with what follows from them: crop and condition of a class, the crop where only one is possible, the class.
 
     Errors: crop, condition and class of which there is no leaf in the vocabulary.
@@ -155,9 +156,9 @@ def complete(known: Mapping[str, float], vocabulary: Vocabulary) -> dict[str, fl
     return filled
 
 
-def folder_of(item: Example | Annotation, vocabulary: Vocabulary) -> str:
+def class_folder(item: Example | Annotation, vocabulary: Vocabulary) -> str:
     """The class folder of an example, or of what is asked for."""
-    return folders.folder_of(getattr(item, "annotation", item), vocabulary)
+    return folders.class_folder(item.annotation if isinstance(item, Example) else item, vocabulary)
 
 
 def write(examples: Iterable[Example], root: str | Path, vocabulary: Vocabulary, **description: Any) -> int:
@@ -165,10 +166,10 @@ def write(examples: Iterable[Example], root: str | Path, vocabulary: Vocabulary,
     return folders.write(examples, root, vocabulary, **{"domain": "plant_disease", **description})
 
 
-def one(path: Path, size: tuple[int, int] = SIZE) -> Example:
+def read_image(path: Path, size: tuple[int, int] = SIZE) -> Example:
     """A single photograph without labels, fitted into (rows, cols)."""
-    image, mark = photograph(path, size)
-    return Example(folders.clean(path.stem) or "leaf", image, group=path.stem, provenance=mark)
+    image, mark = read_photograph(path, size)
+    return Example(folders.safe_name(path.stem) or "leaf", image, group=path.stem, provenance=mark)
 
 
 def foreground(image: np.ndarray) -> np.ndarray:
@@ -183,7 +184,7 @@ def foreground(image: np.ndarray) -> np.ndarray:
     sums = np.cumsum(values)[:-1]
     gap = sums / below - (values.sum() - sums) / (values.size - below)
     coloured = spread > values[(below * (values.size - below) * gap**2).argmax()]
-    pieces, count = ndimage.label(ndimage.binary_closing(coloured, iterations=2))
+    pieces, count = ndimage.label(ndimage.binary_closing(coloured, iterations=2))  # type: ignore[misc]  # scipy answers a count alone only with `output`
     if not count:
         return np.ones(spread.shape, bool)
     sizes = ndimage.sum_labels(pieces > 0, pieces, np.arange(1, count + 1))
@@ -202,7 +203,7 @@ def _described(root: Path, only: Sequence[str], aside: Aside | None) -> list[tup
         try:
             words = _words(row)
         except Error as problem:
-            folders.tell(aside, row.name, str(problem))
+            folders.skip_or_raise(aside, row.name, str(problem))
             continue
         if "class" in words:  # the same crop and condition in other letters are one class, spelled as it came first
             words["class"] = spelled.setdefault(words["class"].lower(), words["class"])
@@ -232,7 +233,7 @@ def _words(row: Row) -> dict[str, str]:
         named = JOIN.join(word for word in (crop, state) if word)
         for spelling in (row.words.get("class", ""), row.folder):
             if _split(spelling) == (crop, state):
-                named = JOIN.join(folders.clean(part) for part in spelling.split(JOIN, 1) if part)
+                named = JOIN.join(folders.safe_name(part) for part in spelling.split(JOIN, 1) if part)
                 break
     words = {"crop": crop, "condition": state, "severity": _severity(row.words.get("severity", "")), "class": named}
     return {name: word for name, word in words.items() if word}
@@ -255,7 +256,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _key(text: str) -> str:
-    return folders.clean(text).lower()
+    return folders.safe_name(text).lower()
 
 
 def _filters(only: Sequence[str]) -> dict[str, set[str]]:
@@ -271,7 +272,7 @@ def _filters(only: Sequence[str]) -> dict[str, set[str]]:
 
 def _vocabulary(root: Path, found: Sequence[tuple[Row, Mapping[str, str]]], only: Sequence[str]) -> Vocabulary:
     if not only and (root / "manifest.jsonl").is_file() and (root / "dataset.json").is_file():
-        facts = dataset.info(root)
+        facts = dataset.read_info(root)
         if "labels" in facts:
             return labels.from_json(facts["labels"])
     made: dict[str, tuple[str, ...] | Range] = {}

@@ -10,14 +10,14 @@ import numpy as np
 
 from export.runtime import fused
 from export.sampling.plan import Plan, weight
-from export.verify import LIMITS, Parity, compared, demand, told
+from export.verify import LIMITS, Parity, compare, require, sample_conditions
 from toolkit.diffusion import editing, guidance
 from toolkit.diffusion.model import TEXT, Array, Cond, Denoise, Model, Spec
 from toolkit.diffusion.noise import Purpose, Seeded, gaussian
 from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.models.folder import image_shape, spec_of
 
-__all__ = ["changed", "check", "generated", "unstated"]
+__all__ = ["check", "null_fields", "reference_counterfactuals", "reference_images"]
 
 ROWS = 3
 
@@ -31,26 +31,26 @@ def check(
     """
     run = fused.open(root, name, precision, backend)
     spec, limit = spec_of(reference.meta), LIMITS[precision]
-    cond = told(spec, ROWS)
+    cond = sample_conditions(spec, ROWS)
     if run.plan.healing is None:
-        null = unstated(spec, cond)
-        ours = generated(reference, run.plan, cond, null, 0, range(ROWS))
-        rows = [compared(f"{name}, image", ours, run(0, range(ROWS), cond, null), limit)]
+        null = null_fields(spec, cond)
+        ours = reference_images(reference, run.plan, cond, null, 0, range(ROWS))
+        rows = [compare(f"{name}, image", ours, run(0, range(ROWS), cond, null), limit)]
     else:
         images = np.tanh(gaussian(image_shape(reference.meta), 1, range(ROWS), Purpose.START, 0))
         cond[run.plan.healing.label] = np.zeros_like(cond[run.plan.healing.label])
-        ours = changed(reference, run.plan, images, cond)
+        ours = reference_counterfactuals(reference, run.plan, images, cond)
         theirs, anomaly = run(images, cond)
         # The change is what is compared: an image that is left as it was would agree with most of it.
-        rows = [compared(f"{name}, change", ours - images, theirs - images, limit)]
+        rows = [compare(f"{name}, change", ours - images, theirs - images, limit)]
         if anomaly is not None:
-            rows.append(compared(f"{name}, anomaly", mapped(run.plan, images - ours), anomaly, limit))
+            rows.append(compare(f"{name}, anomaly", reference_map(run.plan, images - ours), anomaly, limit))
     for row in rows:
-        demand(row)
+        require(row)
     return rows
 
 
-def generated(model: Model, plan: Plan, cond: Cond, null: Cond, seed: int, samples: Any) -> np.ndarray:
+def reference_images(model: Model, plan: Plan, cond: Cond, null: Cond, seed: int, samples: Any) -> np.ndarray:
     """What a plan says, by the sampler itself: images (N, C, H, W)."""
     wanted, plain = ({k: model.asarray(v) for k, v in fields.items()} for fields in (cond, null))
     denoise = guidance.classifier_free(_denoiser(model, plan.denoiser), wanted, plain, plan.guidance)
@@ -60,11 +60,11 @@ def generated(model: Model, plan: Plan, cond: Cond, null: Cond, seed: int, sampl
     return np.clip(model.asnumpy(model.codec.decode(x / plan.final_scale)), -1, 1)
 
 
-def changed(model: Model, plan: Plan, images: np.ndarray, cond: Cond) -> np.ndarray:
+def reference_counterfactuals(model: Model, plan: Plan, images: np.ndarray, cond: Cond) -> np.ndarray:
     """The counterfactual that a plan says, by the sampler itself, one schedule and view after the other."""
     healing = plan.healing
     assert healing is not None
-    null = unstated(spec_of(model.meta), cond, healing.label)
+    null = null_fields(spec_of(model.meta), cond, healing.label)
     wanted, plain = ({k: model.asarray(v) for k, v in fields.items()} for fields in (cond, null))
     encode = guidance.conditioned(_denoiser(model, healing.encoder), plain)
     guided = guidance.classifier_free(_denoiser(model, plan.denoiser), wanted, plain, plan.guidance)
@@ -79,7 +79,7 @@ def changed(model: Model, plan: Plan, images: np.ndarray, cond: Cond) -> np.ndar
     return (total / (len(turns) * len(plan.schedules))).astype(np.float32)
 
 
-def mapped(plan: Plan, difference: np.ndarray) -> np.ndarray:
+def reference_map(plan: Plan, difference: np.ndarray) -> np.ndarray:
     """The map of single slices from image - counterfactual, as export.sampling.sampler says it, (N, 1, H, W)."""
     from scipy import ndimage
 
@@ -91,7 +91,7 @@ def mapped(plan: Plan, difference: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_filter(rest, (0, 0, healing.smooth, healing.smooth))
 
 
-def unstated(spec: Spec, cond: Cond, label: str | None = None) -> dict[str, np.ndarray]:
+def null_fields(spec: Spec, cond: Cond, label: str | None = None) -> dict[str, np.ndarray]:
     """The fields with nothing stated, or everything but one label; of a text some other text."""
     names = spec.fields if label is None else [label]
     null = {k: np.full_like(cond[k], spec.fields[k].null) for k in names}
@@ -106,7 +106,7 @@ def _toward(model: Model, plan: Plan, guided: Denoise, label: np.ndarray) -> Den
     assert model.gradient is not None
     classes = model.meta["parts"]["classifier"]["classes"]
     target = model.asarray(np.eye(classes, dtype=np.float32)[label])
-    along = guidance.toward(guided, model.gradient, target, plan.classifier_guidance)
+    along = guidance.classifier_guided(guided, model.gradient, target, plan.classifier_guidance)
     assert weight(plan, math.inf) == plan.classifier_guidance
     return guidance.interval(along, guided, plan.guidance_low, math.inf)
 

@@ -13,11 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from export.verify import LIMITS, Parity, compared, demand, noisy, told, verify
+from export.verify import LIMITS, Parity, compare, noisy_input, require, sample_conditions, verify
 from toolkit.diffusion.model import Model
 from toolkit.example import Error
 
-__all__ = ["Domain", "Passed", "Speed", "Trial", "agreed", "check", "interval", "shown", "speed", "timed"]
+__all__ = [
+    "DomainMetric",
+    "GateResult",
+    "Speed",
+    "Trial",
+    "bootstrap_interval",
+    "check",
+    "check_images",
+    "compare_metric",
+    "speed",
+    "time_pair",
+]
 
 SAMPLES = 3
 """Images of a whole run that are compared."""
@@ -49,7 +60,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Domain:
+class DomainMetric:
     """A domain metric: of fp32 with the bootstrap interval of its mean, and of the export."""
 
     metric: str
@@ -70,16 +81,16 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Passed:
+class GateResult:
     """What the gate measured. run: name -> its row, of the final images of whole runs."""
 
     parity: Sequence[Parity]
     run: Mapping[str, Parity]
-    domain: Domain | None
+    domain: DomainMetric | None
     speed: Sequence[Speed]
 
 
-def check(reference: Model, candidate: Model, trial: Trial, precision: str = "fp32", parity: bool = True) -> Passed:
+def check(reference: Model, candidate: Model, trial: Trial, precision: str = "fp32", parity: bool = True) -> GateResult:
     """All of the gate. parity: False for a candidate whose parts are not there one by one, as in a graph of a whole run.
 
     Errors: a row beyond its limit, an image that is not finite or shows nothing, a domain metric out of the interval of
@@ -97,15 +108,15 @@ def check(reference: Model, candidate: Model, trial: Trial, precision: str = "fp
     for name, make in trial.runs.items():
         count = JUDGED if judged and name == last else SAMPLES
         ours, theirs = make(reference, count), make(candidate, count)
-        shown(name, ours, theirs)
-        runs[name] = compared(f"{name}, final images", ours, theirs, LIMITS[precision])
-        demand(runs[name])
+        check_images(name, ours, theirs)
+        runs[name] = compare(f"{name}, final images", ours, theirs, LIMITS[precision])
+        require(runs[name])
         if judged and name == last and trial.judge is not None:
-            domain = agreed(trial.metric, trial.judge(ours), trial.judge(theirs))
-    return Passed(rows, runs, domain, speed(reference, candidate, trial.sigmas[1]))
+            domain = compare_metric(trial.metric, trial.judge(ours), trial.judge(theirs))
+    return GateResult(rows, runs, domain, speed(reference, candidate, trial.sigmas[1]))
 
 
-def shown(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
+def check_images(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
     """Raise where an image of a run is not finite, or is black or of one grey."""
     if not np.isfinite(theirs).all():
         raise Error(
@@ -120,10 +131,10 @@ def shown(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
         )
 
 
-def agreed(metric: str, ours: np.ndarray, theirs: np.ndarray) -> Domain:
+def compare_metric(metric: str, ours: np.ndarray, theirs: np.ndarray) -> DomainMetric:
     """The metric of both, one number an image. Errors: the export's mean lies outside the interval of fp32's."""
-    low, high = interval(ours)
-    found = Domain(metric, len(ours), float(ours.mean()), low, high, float(theirs.mean()))
+    low, high = bootstrap_interval(ours)
+    found = DomainMetric(metric, len(ours), float(ours.mean()), low, high, float(theirs.mean()))
     # What is the same number for every image has an interval of no width.
     if not low - 1e-6 <= found.found <= high + 1e-6:
         raise Error(
@@ -133,7 +144,7 @@ def agreed(metric: str, ours: np.ndarray, theirs: np.ndarray) -> Domain:
     return found
 
 
-def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """The bootstrap interval of the mean, by percentiles (Efron & Tibshirani 1993, section 13.3)."""
     rows = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
     low, high = np.quantile(np.asarray(values, np.float64)[rows].mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -142,10 +153,10 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
 
 def speed(reference: Model, candidate: Model, sigma: float) -> list[Speed]:
     """Of one evaluation of the denoiser by both."""
-    return [timed(n, _evaluation(reference, sigma, n), _evaluation(candidate, sigma, n)) for n in BATCHES]
+    return [time_pair(n, _evaluation(reference, sigma, n), _evaluation(candidate, sigma, n)) for n in BATCHES]
 
 
-def timed(batch: int, ours: Callable[[], object], theirs: Callable[[], object], rounds: int = ROUNDS) -> Speed:
+def time_pair(batch: int, ours: Callable[[], object], theirs: Callable[[], object], rounds: int = ROUNDS) -> Speed:
     """The reference's call and the candidate's, in rounds of the two in turn after one for nothing; medians."""
     taken: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + 1):
@@ -160,6 +171,6 @@ def timed(batch: int, ours: Callable[[], object], theirs: Callable[[], object], 
 
 def _evaluation(model: Model, sigma: float, batch: int) -> Callable[[], object]:
     spec = model.denoiser.spec
-    x = model.asarray(noisy(spec, sigma, range(batch)))
-    cond = {name: model.asarray(value) for name, value in told(spec, batch).items()}
+    x = model.asarray(noisy_input(spec, sigma, range(batch)))
+    cond = {name: model.asarray(value) for name, value in sample_conditions(spec, batch).items()}
     return lambda: model.asnumpy(model.denoiser(x, sigma, cond))

@@ -20,7 +20,7 @@ from typing import Any
 
 from toolkit.example import Error
 
-__all__ = ["FILE", "Record", "add", "hashes", "machine", "passed", "read", "versions"]
+__all__ = ["FILE", "Record", "add", "hashes", "machine", "read", "valid_exports", "versions"]
 
 FILE = "exports.json"
 FORMAT = 1
@@ -76,7 +76,7 @@ def read(root: str | os.PathLike[str]) -> list[Record]:
         ) from problem
 
 
-def passed(root: str | os.PathLike[str], weights: str) -> list[Record]:
+def valid_exports(root: str | os.PathLike[str], weights: str) -> list[Record]:
     """The exports that may be run: of these weights, run by their own target in the gate, with every file as it was then."""
     found = [r for r in read(root) if r.weights == weights and r.ran.partition(":")[0] == r.target]
     return [r for r in found if _same(Path(root), r.files)]

@@ -17,7 +17,7 @@ from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Error
 from toolkit.models.folder import image_shape
 
-__all__ = ["LIMITS", "Limit", "Parity", "compared", "demand", "verify"]
+__all__ = ["LIMITS", "Limit", "Parity", "compare", "require", "verify"]
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ def verify(
     """
     found = []
     for name, sigma, ours, theirs in _every(reference, candidate, sigmas):
-        row = compared(name, ours, theirs, LIMITS[precision], sigma)
-        demand(row)
+        row = compare(name, ours, theirs, LIMITS[precision], sigma)
+        require(row)
         found.append(row)
     return found
 
 
-def compared(name: str, ours: np.ndarray, theirs: np.ndarray, limit: Limit, sigma: float | None = None) -> Parity:
+def compare(name: str, ours: np.ndarray, theirs: np.ndarray, limit: Limit, sigma: float | None = None) -> Parity:
     """How far `theirs` is from `ours`; infinitely where it is not finite."""
     spread = max(float(ours.std()), 1e-12)
     away = theirs.astype(np.float64) - ours
@@ -85,7 +85,7 @@ MEASURES: Mapping[str, Callable[[np.ndarray], float]] = {
 }
 
 
-def demand(row: Parity) -> None:
+def require(row: Parity) -> None:
     """Raise the Error of a row that is beyond what is allowed."""
     if not row.error <= row.allowed:
         where = "" if row.sigma is None else f" at sigma {row.sigma:.3g}"
@@ -145,7 +145,7 @@ def _clean_outputs(reference: Model, candidate: Model, spec: Spec) -> Iterator[t
 def _outputs(reference: Model, candidate: Model, spec: Spec, sigma: float) -> Iterator[tuple[str, list[np.ndarray]]]:
     models = (reference, candidate)
     yield "denoised", _predicted([(m, m.denoiser) for m in models], spec, sigma, reference.meta)
-    x = noisy(spec, sigma, range(ROWS))
+    x = noisy_input(spec, sigma, range(ROWS))
     classify = [(m, m.classifier) for m in models if m.classifier is not None]
     if len(classify) == 2:
         yield "log_probability", [m.asnumpy(call(m.asarray(x), sigma)) for m, call in classify]
@@ -160,7 +160,7 @@ def _predicted(
     pair: Sequence[tuple[Model, Denoiser]], spec: Spec, sigma: float, meta: Mapping[str, Any]
 ) -> list[np.ndarray]:
     """F of both denoisers at one noise level, from D = c_skip x + c_out F."""
-    x, cond = noisy(spec, sigma, range(ROWS)), told(spec, ROWS)
+    x, cond = noisy_input(spec, sigma, range(ROWS)), sample_conditions(spec, ROWS)
     skip, out = COEFFICIENTS[meta["parts"]["denoiser"]["parameterisation"]](sigma, spec.sigma_data)
     answers = []
     for model, denoiser in pair:
@@ -179,12 +179,12 @@ COEFFICIENTS: Mapping[str, Callable[[float, float], tuple[float, float]]] = {
 """Parameterisation -> (sigma, sigma_data) -> c_skip, c_out, as toolkit.networks.preconditioning has them."""
 
 
-def noisy(spec: Spec, sigma: float, rows: Sequence[int]) -> np.ndarray:
+def noisy_input(spec: Spec, sigma: float, rows: Sequence[int]) -> np.ndarray:
     """Noise of the spread that x has at a noise level, float32."""
     return np.float32((sigma**2 + spec.sigma_data**2) ** 0.5) * gaussian(spec.shape, 0, rows, Purpose.START, 0)
 
 
-def told(spec: Spec, rows: int) -> dict[str, np.ndarray]:
+def sample_conditions(spec: Spec, rows: int) -> dict[str, np.ndarray]:
     """Values of every condition field: of a class each in turn, of boxes some that lie in the image."""
     return {name: _told(name, field, rows) for name, field in spec.fields.items()}
 

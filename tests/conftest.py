@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import heads
@@ -10,6 +11,9 @@ import pytest
 from domains import brain_mri
 from toolkit.data import dataset
 from toolkit.settings import Network, Training
+
+# A shell starts what runs in the background deaf to Ctrl-C, and so would be every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = {
     "denoiser": (Network((8, 16), norm_groups=4, attention_head_dim=8), Training(12, 8, warmup=2)),

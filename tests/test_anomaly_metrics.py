@@ -8,11 +8,14 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from toolkit.data.head import head_mask, inner_head, otsu, rim_distance, rim_weight
-from toolkit.evaluation import baselines
 from toolkit.evaluation.anomaly import (
+    Bootstrap,
+    EvaluationProtocol,
+    LesionCriteria,
     anomaly_report,
     auroc,
     average_precision,
+    baselines,
     best_dice,
     compare,
     curve,
@@ -195,7 +198,7 @@ def test_rim_weight_rises_from_the_edge():
 
 def test_report_agrees_with_pooling_by_hand():
     cases = patients()
-    report = anomaly_report(cases, split="simulated", postprocessing="none", smallest_lesion=1)
+    report = anomaly_report(cases, protocol=EvaluationProtocol("none", "simulated"), lesions=LesionCriteria(smallest=1))
     here = report.regions["head"]
     scores = np.concatenate([case[1].ravel() for case in cases])
     truth = np.concatenate([case[2].ravel() for case in cases])
@@ -222,7 +225,7 @@ def test_report_agrees_with_pooling_by_hand():
 def test_report_is_json_without_nan_and_prints_its_protocol():
     cases = patients(3)
     cases[0] = (*cases[0][:2], np.zeros_like(cases[0][2]), cases[0][3], np.array([0, 0, np.nan, 0]))
-    report = anomaly_report(cases, resamples=200)
+    report = anomaly_report(cases, bootstrap=Bootstrap(200))
     plain = json.loads(json.dumps(report.as_dict(), allow_nan=False))
     assert plain["regions"]["head"]["patient_average_precision"]["p0"] is None
     assert plain["protocol"]["slices_unknown"] == 1
@@ -234,13 +237,13 @@ def test_report_is_json_without_nan_and_prints_its_protocol():
 
 def test_healthy_scans_alone_have_false_positives_but_no_precision():
     cases = [(who, score, truth & False, head, None, 0.001) for who, score, truth, head, _ in patients(3)]
-    report = anomaly_report(cases, thresholds={"head": 2.0, "inner head": 2.0}, resamples=50)
+    report = anomaly_report(cases, thresholds={"head": 2.0, "inner head": 2.0}, bootstrap=Bootstrap(50))
     here = report.regions["head"]
     assert here.average_precision.value is None
     assert here.best_dice.value is None
     assert here.slice_auroc_max.value is None
     assert here.false_positives.ml == pytest.approx(0.001 * here.false_positives.voxels) != 0
-    assert anomaly_report(cases, resamples=50).regions["head"].false_positives.voxels == 0
+    assert anomaly_report(cases, bootstrap=Bootstrap(50)).regions["head"].false_positives.voxels == 0
     assert "-" in table({"map": report})
 
 
@@ -254,12 +257,12 @@ def test_lesions_are_stratified_by_size():
     score[1, 20:30, 20:30] = 1
     case = ("a", score, truth, np.ones(truth.shape, bool), None, 0.01)
     limits = {"head": 0.5, "inner head": 0.5}
-    options = {"thresholds": limits, "smallest_lesion": 1, "resamples": 10}
-    small, middle, large = anomaly_report([case], **options).regions["head"].lesions
+    options = {"thresholds": limits, "bootstrap": Bootstrap(10)}
+    small, middle, large = anomaly_report([case], lesions=LesionCriteria(smallest=1), **options).regions["head"].lesions
     assert (small.low, small.recall, small.found, small.unit) == (0.04, 0, 0, "ml")
     assert (middle.low, middle.recall, middle.found) == (0.5, 0.5, 1)
     assert (large.low, large.recall, large.found) == (1.0, 1, 1)
-    low, high = anomaly_report([case], lesion_edges=[0.2], **options).regions["head"].lesions
+    low, high = anomaly_report([case], lesions=LesionCriteria([0.2], smallest=1), **options).regions["head"].lesions
     assert (low.lesions, high.lesions, high.recall) == (1, 2, 0.75)
 
 
@@ -280,9 +283,12 @@ def test_scans_of_one_patient_are_resampled_together():
 
 
 def test_thresholds_come_from_other_patients():
-    validation = anomaly_report(patients(seed=8), resamples=50)
+    validation = anomaly_report(patients(seed=8), bootstrap=Bootstrap(50))
     report = anomaly_report(
-        patients(seed=9), thresholds=validation.best_thresholds, threshold_origin="12 validation patients", resamples=50
+        patients(seed=9),
+        thresholds=validation.best_thresholds,
+        protocol=EvaluationProtocol(threshold_origin="12 validation patients"),
+        bootstrap=Bootstrap(50),
     )
     here = report.regions["head"]
     assert here.threshold == validation.regions["head"].best_threshold
@@ -301,7 +307,7 @@ def test_intervals_cover_the_population():
     for draw in range(40):
         chosen = np.random.default_rng(draw).choice(len(everyone), 24, replace=False)
         cases = [everyone[number] for number in chosen]
-        found = anomaly_report(cases, resamples=300, bins=256, seed=draw).regions["head"].average_precision
+        found = anomaly_report(cases, bootstrap=Bootstrap(300, bins=256, seed=draw)).regions["head"].average_precision
         covered.append(found.low <= population <= found.high)
     assert 0.8 <= np.mean(covered) <= 1
 

@@ -15,16 +15,18 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import binomtest
 
 from diffgraft.cli import main as cli
-from diffgraft.evaluation import audit as face
+from diffgraft.evaluation.audit import search as face
 from diffgraft.generation import copies
+from diffgraft.models import trained_on
+from diffgraft.requests import record
 from toolkit.data import dataset
 from toolkit.diffusion.model import Identity, Model
 from toolkit.evaluation import memorization, neighbours
-from toolkit.evaluation.features import BLOCK, cached
-from toolkit.evaluation.memorization import Rate, Reference, audit, controls, nearest_ncc
+from toolkit.evaluation.features import BLOCK, cached_features
+from toolkit.evaluation.memorization import Rate, Reference, audit, nearest_ncc, planted_copies
 from toolkit.evaluation.neighbours import Gallery
 from toolkit.example import Annotation, Error, Example, Provenance
-from toolkit.models.folder import hashed
+from toolkit.models.folder import hash_id
 
 SHAPE = (3, 32, 48)
 BOTH = (True, True)
@@ -110,7 +112,7 @@ def test_images_may_lie_on_the_disk_or_in_half_precision(tmp_path, reference):
 
 
 def test_a_crop_is_found_at_its_scale_only():
-    crops = controls(TRAIN, BOTH, 60, 1)["crop"]
+    crops = planted_copies(TRAIN, BOTH, 60, 1)["crop"]
     with_zoom = Gallery(TRAIN, None, BOTH).nearest(crops).column("ncc")
     without = Gallery(TRAIN, None, BOTH, zooms=(1.0,)).nearest(crops).column("ncc")
     assert np.median(with_zoom) > 0.9
@@ -134,7 +136,7 @@ def test_no_queries_no_answer(reference):
 
 def test_copies_are_named_and_others_are_not():
     fake = np.concatenate([FRESH[:50], TRAIN[[7]], TRAIN[[9], :, :, ::-1], TRAIN[[11], :, ::-1]])
-    found = audit(TRAIN, fake, HELD_OUT, embed, BOTH, plant=15)
+    found = audit(Reference(TRAIN, HELD_OUT, embed, BOTH), fake, plant=15)
     assert found.copy[50:].all()
     assert found.nearest[50:].tolist() == [7, 9, 11]
     assert found.nearness[50:].min() > 1
@@ -148,7 +150,7 @@ def test_copies_are_named_and_others_are_not():
 
 
 def test_real_images_are_called_copies_no_more_often_than_stated():
-    found = audit(TRAIN, FRESH, HELD_OUT, embed, BOTH, plant=5)
+    found = audit(Reference(TRAIN, HELD_OUT, embed, BOTH), FRESH, plant=5)
     # Three measures, each exceeded by the next image with probability 1 / 81: three of 80 are expected at most.
     assert found.copies.count <= 8
     assert found.mistaken.count <= 3
@@ -163,7 +165,7 @@ def test_a_mirror_image_counts_if_it_is_asked_for():
     mirrored = TRAIN[:10, :, ::-1]
     assert Reference(TRAIN, HELD_OUT, None, (False, True)).is_copy(mirrored).all()
     assert not Reference(TRAIN, HELD_OUT, None, (True, False)).is_copy(mirrored).any()
-    assert "up-down" not in controls(TRAIN, (True, False), 5)
+    assert "up-down" not in planted_copies(TRAIN, (True, False), 5)
 
 
 def test_the_embedding_finds_what_pixels_do_not():
@@ -177,14 +179,14 @@ def test_the_embedding_finds_what_pixels_do_not():
 
 def test_an_audit_that_cannot_find_copies_is_invalid():
     held_out = np.concatenate([HELD_OUT[:30], TRAIN[:1]])  # the threshold is a copy itself
-    found = audit(TRAIN, FRESH[:10], held_out, None, plant=10)
+    found = audit(Reference(TRAIN, held_out, None), FRESH[:10], plant=10)
     assert found.thresholds["ncc"] == pytest.approx(1)
     assert not found.valid
     assert found.recall.value < 0.99
 
 
 def test_an_audit_is_the_same_every_time():
-    first, second = (audit(TRAIN, FRESH[:10], HELD_OUT[:30], embed, plant=5) for _ in range(2))
+    first, second = (audit(Reference(TRAIN, HELD_OUT[:30], embed), FRESH[:10], plant=5) for _ in range(2))
     assert np.array_equal(first.fake.similarity, second.fake.similarity)
     assert first.planted == second.planted
 
@@ -212,10 +214,10 @@ def test_the_interval_is_that_of_scipy(count, of):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: audit(TRAIN, FRESH[:0], HELD_OUT), "one or more"),
-        (lambda: audit(TRAIN, FRESH, HELD_OUT[:1]), "two or more"),
-        (lambda: audit(TRAIN[:0], FRESH, HELD_OUT), "one or more"),
-        (lambda: audit(TRAIN, FRESH[..., :-1], HELD_OUT), "own shape"),
+        (lambda: audit(Reference(TRAIN, HELD_OUT), FRESH[:0]), "one or more"),
+        (lambda: audit(Reference(TRAIN, HELD_OUT[:1]), FRESH), "two or more"),
+        (lambda: audit(Reference(TRAIN[:0], HELD_OUT), FRESH), "one or more"),
+        (lambda: audit(Reference(TRAIN, HELD_OUT), FRESH[..., :-1]), "own shape"),
         (lambda: Gallery(TRAIN, shifts=11), "Take fewer"),
         (lambda: Gallery(TRAIN, lambda images: images), "one row"),
     ],
@@ -236,30 +238,30 @@ def test_features_are_computed_once(tmp_path):
         return images.mean((2, 3))
 
     images = drawn(6, BLOCK + 10, (3, 8, 8))
-    first = cached(network, images, "ab" * 32, tmp_path, batch=100)
+    first = cached_features(network, images, "ab" * 32, tmp_path, batch=100)
     assert sum(calls) == len(images)
     assert first.values == pytest.approx(images.mean((2, 3)))
     assert first.protocol == {
         "backbone": "ab" * 8, "images": BLOCK + 10, "dimensions": 3, "image_shape": [3, 8, 8], "reused": 0,
     }  # fmt: skip
-    again = cached(network, (Example(str(n), image) for n, image in enumerate(images)), "ab" * 32, tmp_path)
+    again = cached_features(network, (Example(str(n), image) for n, image in enumerate(images)), "ab" * 32, tmp_path)
     assert sum(calls) == len(images)
     assert again.protocol["reused"] == len(images)
     assert np.array_equal(again.values, first.values)
-    longer = cached(network, [*images, images[0]], "ab" * 32, tmp_path)
+    longer = cached_features(network, [*images, images[0]], "ab" * 32, tmp_path)
     assert longer.protocol["reused"] == BLOCK
     changed = images.copy()
     changed[0, 0, 0, 0] += 0.01
-    assert cached(network, changed, "ab" * 32, tmp_path).protocol["reused"] == 10
-    assert cached(network, images, "cd" * 32, tmp_path).protocol["reused"] == 0
+    assert cached_features(network, changed, "ab" * 32, tmp_path).protocol["reused"] == 10
+    assert cached_features(network, images, "cd" * 32, tmp_path).protocol["reused"] == 0
 
 
 def test_a_damaged_block_is_computed_again(tmp_path):
     images = drawn(7, 5, (1, 8, 8))
-    cached(lambda x: x.mean((2, 3)), images, "ab" * 32, tmp_path)
+    cached_features(lambda x: x.mean((2, 3)), images, "ab" * 32, tmp_path)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-3])
-    found = cached(lambda x: x.mean((2, 3)), images, "ab" * 32, tmp_path)
+    found = cached_features(lambda x: x.mean((2, 3)), images, "ab" * 32, tmp_path)
     assert found.protocol["reused"] == 0
     assert found.values == pytest.approx(images.mean((2, 3)))
 
@@ -275,7 +277,7 @@ def test_a_damaged_block_is_computed_again(tmp_path):
 )
 def test_features_that_are_none_are_refused(network, images, words):
     with pytest.raises(Error, match=words):
-        cached(network, images, "ab" * 32)
+        cached_features(network, images, "ab" * 32)
 
 
 # -------------------------------------------------------------------------------------------------------------- face
@@ -332,6 +334,7 @@ def test_an_audit_of_folders_names_the_copies_and_shows_them(real, fake, network
     assert numbers["protocol"]["embedding"] == "net.onnx"
     assert numbers["protocol"]["mirror_images"] == ["left-right", "up-down"]
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert record.read(tmp_path / "out").request["plant"] == 5
     assert "f4: NCC" in page
     assert str(tmp_path) not in page
     assert list((tmp_path / "cache").glob("*.npy"))
@@ -348,21 +351,21 @@ def test_what_a_model_was_trained_on_decides(real, tmp_path):
     meta = {
         "format": 1, "domain": "plant_disease",
         "spec": {"shape": list(SHAPE), "fields": {}},
-        "parts": {"denoiser": {"run": {"trained_on": [hashed(e.id) for e in examples[:50]]}}},
+        "parts": {"denoiser": {"run": {"trained_on": [hash_id(e.id) for e in examples[:50]]}}},
     }  # fmt: skip
     (tmp_path / "model.json").write_text(json.dumps(meta), encoding="utf-8")
-    seen, unseen, how = copies.parted(real, tmp_path)
+    seen, unseen, how = trained_on.split_by_training(real, tmp_path)
     assert [e.id for _, e in seen] == [e.id for e in examples[:50]]
     assert [line for line, _ in seen] == list(range(50))
     assert [e.id for e in unseen] == [e.id for e in examples[50:]]
     assert "not trained on" in how
-    meta["parts"]["denoiser"]["run"]["trained_on"].append(hashed("stranger"))
+    meta["parts"]["denoiser"]["run"]["trained_on"].append(hash_id("stranger"))
     (tmp_path / "model.json").write_text(json.dumps(meta), encoding="utf-8")
-    assert "1 samples that its base saw are not in these data" in copies.parted(real, tmp_path)[2]
-    meta["parts"]["denoiser"]["run"]["trained_on"] = [hashed("stranger")]
+    assert "1 samples that its base saw are not in these data" in trained_on.split_by_training(real, tmp_path)[2]
+    meta["parts"]["denoiser"]["run"]["trained_on"] = [hash_id("stranger")]
     (tmp_path / "model.json").write_text(json.dumps(meta), encoding="utf-8")
     with pytest.raises(Error, match="none of its 1"):
-        copies.parted(real, tmp_path)
+        trained_on.split_by_training(real, tmp_path)
 
 
 @pytest.mark.parametrize("features", [None, lambda image: {"features": embed(image)}], ids=["pixels", "network"])
@@ -371,7 +374,7 @@ def test_a_model_rejects_copies_of_what_it_was_trained_on(real, features):
     model = Model(
         lambda *_: None, Identity(), np.asarray, np.asarray, "none", "", features=features, meta={"domain": "plant_disease"}
     )  # fmt: skip
-    reference = copies.reference(model, examples[:60], examples[60:])
+    reference = copies.copy_search(model, examples[:60], examples[60:])
     images = np.stack([examples[3].image, examples[7].image[:, ::-1], FRESH[0]])
     found = reference.compare(images)
     assert found.copy.tolist() == [True, True, False]
@@ -381,9 +384,9 @@ def test_a_model_rejects_copies_of_what_it_was_trained_on(real, features):
 
 def test_a_holdout_shares_nothing_with_the_training_data(real, tmp_path):
     with pytest.raises(Error, match="share 80"):
-        copies.parted(real, None, real)
+        trained_on.split_by_training(real, None, real)
     other = written(tmp_path / "other", HELD_OUT[:20], "h", False)
-    seen, unseen, _ = copies.parted(real, None, other)
+    seen, unseen, _ = trained_on.split_by_training(real, None, other)
     assert (len(seen), len(unseen)) == (80, 20)
 
 

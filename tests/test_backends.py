@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from domains import brain_mri
-from export.graphs.external import SMALL, embedded
+from export.graphs.external import SMALL, embedded_bytes
 from export.graphs.onnx import OPSET, export
 from export.runtime import openvino, ort
 from toolkit.diffusion.model import Model, Spec
@@ -417,8 +417,8 @@ def test_weights_are_stored_once(folder, name):
             used[key] += 1
     # once each; a gradient refers to a norm's weights forwards and backwards
     assert set(used.values()) <= ({1, 2} if name == "gradient" else {1})
-    assert max(embedded(model)) <= 8 * SMALL
-    assert sum(embedded(model)) < 0.1 * len(content)
+    assert max(embedded_bytes(model)) <= 8 * SMALL
+    assert sum(embedded_bytes(model)) < 0.1 * len(content)
     large = {k for k, entry in header.items() if np.prod(entry["shape"]) >= SMALL}
     assert len(large) > 15
     assert large == set(used)

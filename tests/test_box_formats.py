@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffgraft.preparation.convert import convert
+from diffgraft.requests import record
 from toolkit.data import dataset, xmp
 from toolkit.example import Error, Example, Note, Provenance
 from toolkit.formats import boxed, coco, voc
-from toolkit.formats.box_checks import turned
-from toolkit.formats.photograph import photograph
+from toolkit.formats.box_checks import apply_orientation
+from toolkit.formats.photograph import read_photograph
 
 TOLERANCE = {"coco": 1e-9, "voc": 0.0, "yolo": 1e-4}
 """Pixels."""
@@ -68,7 +69,7 @@ def test_what_is_written_is_read_back(name, written):
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "out"
         assert FORMATS[name].write(written, root, NAMES, domain="detection") == len(written)
-        assert boxed.find(root) is FORMATS[name]
+        assert boxed.find_format(root) is FORMATS[name]
         read = list(boxed.read(root))
         for ours, theirs, prepared in zip(written, read, dataset.read(root), strict=True):
             same(ours, theirs, TOLERANCE[name])
@@ -120,6 +121,21 @@ def test_a_chain_of_all_formats_leaves_whole_pixels_as_they_are(tmp_path):
         convert(tmp_path / f"{place - 1}", tmp_path / f"{place}", format)
         ((row,)) = boxed.rows(tmp_path / f"{place}")
         assert (row.boxes.corners == corners).all()
+
+
+def test_the_record_of_a_run_is_taken_for_no_annotation(tmp_path):
+    coco.write([example("a", np.array([[1.0, 2, 9, 8]]), ["cell"], (20, 30))], tmp_path / "coco", ["cell"])
+    for one, two in (("coco", "yolo"), ("yolo", "voc"), ("voc", "again")):
+        target = "coco" if two == "again" else two
+        result = convert(tmp_path / one, tmp_path / two, target)
+        kept = record.read(tmp_path / two)
+        assert (kept.verb, kept.request["target"], kept.model) == ("convert", target, "")
+        assert boxed.find_format(tmp_path / two).__name__.endswith(target) and result.aside == ()
+        ((row,)) = boxed.rows(tmp_path / two)
+        assert row.boxes.names == ("cell",)
+    (tmp_path / "again" / "instances.json").rename(tmp_path / "again" / "boxes.json")
+    ((row,)) = coco.listing(tmp_path / "again").rows  # any JSON file with boxes, of which the record is none
+    assert row.boxes.names == ("cell",)
 
 
 # ---------------------------------------------------------------------------------------------------- other libraries
@@ -232,7 +248,7 @@ def test_boxes_turn_with_the_stored_pixels(tmp_path, orientation, suffix):
     for row in boxed.rows(tmp_path):
         assert (row.size, row.boxes.size) == ((24, 40), (24, 40))
         assert row.boxes.corners.tolist() == [list(map(float, PAINTED))]
-        shown, _ = photograph(row.path)
+        shown, _ = read_photograph(row.path)
         assert shown.shape == (3, 24, 40)
         x0, y0, x1, y1 = map(int, row.boxes.corners[0])
         assert shown[:, y0:y1, x0:x1].mean() > 0.9
@@ -242,7 +258,7 @@ def test_boxes_turn_with_the_stored_pixels(tmp_path, orientation, suffix):
 def turned_box(orientation: int, stored: tuple[int, int]) -> np.ndarray:
     """PAINTED on the stored pixels: the inverse of each turn is itself, but for 6 and 8."""
     inverse = {6: 8, 8: 6}.get(orientation, orientation)
-    return turned(np.array([PAINTED], float), inverse, (24, 40))[0]
+    return apply_orientation(np.array([PAINTED], float), inverse, (24, 40))[0]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -412,22 +428,22 @@ def test_yolo_a_picture_without_text_holds_nothing_but_a_split_without_any_is_no
 
 def test_the_format_is_found_or_asked_for(tmp_path):
     with pytest.raises(Error, match="is none"):
-        boxed.find(tmp_path / "missing")
+        boxed.find_format(tmp_path / "missing")
     picture(tmp_path / "a.png")
     text(tmp_path / "dataset.json", '{"format": 1}')
     with pytest.raises(Error, match="holds none of them"):
-        boxed.find(tmp_path)
+        boxed.find_format(tmp_path)
     text(tmp_path / "a.xml", annotation(("x", 2, 3, 5, 6)))
-    assert boxed.find(tmp_path) is voc
+    assert boxed.find_format(tmp_path) is voc
     instances(tmp_path, [image()], [])
     with pytest.warns(Note, match="COCO is read"):
-        assert boxed.find(tmp_path) is coco
-    assert boxed.find(tmp_path, "voc") is voc
+        assert boxed.find_format(tmp_path) is coco
+    assert boxed.find_format(tmp_path, "voc") is voc
     text(tmp_path / "data.yaml", "names: [x]\n")
     with pytest.raises(Error, match="coco and voc and yolo"):
-        boxed.find(tmp_path)
+        boxed.find_format(tmp_path)
     with pytest.raises(Error, match="one of coco, voc, yolo"):
-        boxed.find(tmp_path, "kitti")
+        boxed.find_format(tmp_path, "kitti")
 
 
 # ----------------------------------------------------------------------------------------------------------- the verb
@@ -449,7 +465,7 @@ def test_the_verb_converts_tells_and_refuses(tmp_path):
     (tmp_path / "in" / "JPEGImages" / "c.jpg").write_bytes(whole[:-20])
     out = tmp_path / "out"
     done = run("convert", tmp_path / "in", out, "--to", "yolo")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr  # done, with files put aside
     assert "2 pictures with 2 boxes, voc to yolo" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("next: diffgraft prepare detection")
     assert "4 put aside" in done.stderr
@@ -463,8 +479,8 @@ def test_the_verb_converts_tells_and_refuses(tmp_path):
     again = run("convert", tmp_path / "in", out, "--to", "coco")
     assert (again.returncode, len(again.stderr.splitlines())) == (1, 1)
     assert "--overwrite" in again.stderr
-    assert run("convert", tmp_path / "in", out, "--to", "coco", "--overwrite").returncode == 0
-    assert boxed.find(out) is coco
+    assert run("convert", tmp_path / "in", out, "--to", "coco", "--overwrite").returncode == 3
+    assert boxed.find_format(out) is coco
     inside = run("convert", out, out, "--to", "voc", "--overwrite")
     assert (inside.returncode, len(inside.stderr.splitlines())) == (1, 1)
 

@@ -21,7 +21,9 @@ from nibabel.affines import from_matvec
 from diffgraft import models
 from diffgraft.counterfactuals.counterfactual import counterfactual
 from diffgraft.preparation.prepare import prepare
-from diffgraft.training.train import to_batch, train
+from diffgraft.requests import record
+from diffgraft.training.data import to_batch
+from diffgraft.training.train import train
 from domains import brain_mri
 from toolkit.data import dataset
 from toolkit.data.head import inner_head
@@ -29,7 +31,7 @@ from toolkit.diffusion.model import Spec
 from toolkit.example import Error
 from toolkit.formats import nifti
 from toolkit.methods.anomaly_map import MapSettings, rim_weight
-from toolkit.methods.counterfactual import evaluations
+from toolkit.methods.counterfactual import count_evaluations
 from toolkit.networks import folder as torch_folder
 from toolkit.settings import Counterfactual
 
@@ -65,7 +67,7 @@ def scan_of(folder: Path, grid: str = "plain", name: str = "X1", code: int = 1) 
 
 
 def run(model: Path, scans: Path, out: Path, settings: Counterfactual = QUICK, **options):
-    return counterfactual(model, scans, out, settings=settings, **({"backend": "torch"} | options))
+    return counterfactual(model, scans, out, settings=settings, **({"backend": "torch"} | options)).scans
 
 
 def with_meta(model: Path, folder: Path, **calibration: object) -> Path:
@@ -168,7 +170,7 @@ def volume(array: np.ndarray, affine: np.ndarray = heads.PLAIN) -> nifti.Volume:
 
 
 def test_a_study_shows_the_whole_head_in_a_window_of_the_brain():
-    case = brain_mri.study(volume(heads.head(lesion=heads.LESIONS["P01"])[0]))
+    case = brain_mri.preprocess(volume(heads.head(lesion=heads.LESIONS["P01"])[0]))
     low, high = case.window
     middle = np.median(case.stack[inner_head(case.head)])
     assert (middle - low) / (high - low) == pytest.approx(brain_mri.BRAIN_LEVEL, abs=1e-6)
@@ -185,7 +187,7 @@ def test_a_study_shows_the_whole_head_in_a_window_of_the_brain():
 def test_what_is_brighter_than_the_window_is_clipped():
     scan, mask = heads.head(lesion=heads.LESIONS["P01"])
     scan[mask] = 1e5
-    case = brain_mri.study(volume(scan))
+    case = brain_mri.preprocess(volume(scan))
     assert case.images.min() >= -1
     assert case.images.max() == pytest.approx(1)
     assert case.window[1] < 2000, "a bright lesion must not move the window"
@@ -194,7 +196,7 @@ def test_what_is_brighter_than_the_window_is_clipped():
 @pytest.mark.parametrize("count", [16, 47, 48, 49, 96, 200])
 def test_thin_slices_are_sampled_evenly_and_interpolated_between(count):
     affine = from_matvec(np.diag([-7.0, -7.0, 144.0 / count]), [108.5, 108.5, -72 + 72 / count])
-    case = brain_mri.study(volume(heads.head(affine, (32, 32, count))[0], affine))
+    case = brain_mri.preprocess(volume(heads.head(affine, (32, 32, count))[0], affine))
     assert 3 <= len(case.index) <= brain_mri.MOST_SLICES
     assert len(set(np.diff(case.index))) == 1
     assert case.index[-1] - case.index[0] > 0.8 * count
@@ -209,9 +211,9 @@ def test_thin_slices_are_sampled_evenly_and_interpolated_between(count):
 def test_what_shows_no_head_is_refused():
     ball, _ = heads.head(shape=(64, 64, 2))
     with pytest.raises(Error, match="at least 3 axial slices"):
-        brain_mri.study(volume(ball))
+        brain_mri.preprocess(volume(ball))
     with pytest.raises(Error, match="differ"):
-        brain_mri.study(volume(np.zeros((32, 32, 8), np.float32)))
+        brain_mri.preprocess(volume(np.zeros((32, 32, 8), np.float32)))
 
 
 # ------------------------------------------------------------------------------------------------------------- explain
@@ -224,11 +226,13 @@ def opened(model):
 
 @pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m"])
 def test_explain_changes_nothing_beyond_the_changed_region(opened, sampler):
-    case = brain_mri.study(volume(heads.head(lesion=heads.LESIONS["P02"])[0]))
+    case = brain_mri.preprocess(volume(heads.head(lesion=heads.LESIONS["P02"])[0]))
     settings, maps = dataclasses.replace(QUICK, sampler=sampler), MapSettings()
     calls = []
-    finding = brain_mri.explain(opened, case, settings, maps, brain_mri.ask("healthy"), lambda: calls.append(1))
-    assert len(calls) == evaluations(settings) + 2 * maps.gate_draws * len(maps.gate_sigmas)
+    finding = brain_mri.explain(
+        opened, case, settings, maps, brain_mri.parse_prompt("healthy"), lambda: calls.append(1)
+    )
+    assert len(calls) == count_evaluations(settings) + 2 * maps.gate_draws * len(maps.gate_sigmas)
     outside = rim_weight(case.head, maps) == 0
     outside[: case.index[0]] = outside[case.index[-1] + 1 :] = True
     assert np.array_equal(finding.counterfactual[outside], case.stack[outside])
@@ -262,7 +266,7 @@ OUTPUTS = ("desc-healthycf_FLAIR", "desc-anomaly_FLAIR", "desc-anomaly_mask")
 def test_outputs_have_exactly_the_agreed_names(finished):
     names = {f"sub-scan{grid}_{output}{end}" for grid in GRIDS for output in OUTPUTS for end in (".nii.gz", ".json")}
     names |= {f"sub-scan{grid}_report.html" for grid in GRIDS}
-    names |= {"manifest.jsonl", "quarantine.jsonl", "dataset_description.json", "report.html"}
+    names |= {"manifest.jsonl", "quarantine.jsonl", "dataset_description.json", "report.html", "request.json"}
     assert {path.name for path in finished.out.iterdir()} == names
     assert [path.name for path in finished.out.parent.iterdir() if path.name.startswith(".")] == []
 
@@ -288,7 +292,7 @@ def test_outputs_lie_on_the_grid_of_their_source(finished, grid):
     sidecar = json.loads((finished.out / f"sub-scan{grid}_{OUTPUTS[2]}.json").read_text())
     assert np.array_equal(mask == 1, anomaly >= np.float32(sidecar["Threshold"]))
     # air is noise and stays what it is, voxel by voxel: no axis was flipped or exchanged on the way there and back
-    study = brain_mri.study(nifti.load(finished.scans / f"scan-{grid}_flair.nii.gz"))
+    study = brain_mri.preprocess(nifti.load(finished.scans / f"scan-{grid}_flair.nii.gz"))
     air = ~nifti.restore(study.head, source.affine, source.shape)
     assert air.mean() > 0.2
     assert np.array_equal(kinds[OUTPUTS[0]][1][air], np.asarray(source.dataobj)[air])
@@ -323,6 +327,14 @@ def test_a_bad_file_in_a_folder_is_put_aside_and_the_rest_goes_on(finished):
     description = json.loads((finished.out / "dataset_description.json").read_text())
     assert description["DatasetType"] == "derivative"
     assert description["GeneratedBy"][0]["Name"] == "diffgraft"
+
+
+def test_the_record_of_a_run_is_no_scan_of_it(finished, model):
+    kept = record.read(finished.out)
+    assert (kept.verb, kept.model) == ("counterfactual", models.open(model, "torch").fingerprint)
+    assert kept.request["settings"]["steps"] == QUICK.steps
+    with pytest.raises(Error, match="holds none"):
+        nifti.find(finished.out)
 
 
 def test_reports_hold_all_they_show(finished):
@@ -514,7 +526,7 @@ REAL = Path(__file__).parents[2] / "shared" / "data" / "mri" / "lgg"
 def test_starter_model_accepts_a_real_scan_and_doubts_a_turned_one():
     opened = models.open(STARTER, "onnx")
     source = nifti.load(REAL / "TCGA_DU_7298" / "TCGA_DU_7298_flair.nii.gz")
-    assert brain_mri.doubts(opened, brain_mri.study(source)) == []
+    assert brain_mri.input_warnings(opened, brain_mri.preprocess(source)) == []
     turns = {
         "back to front": source.array[:, ::-1],
         "upside down": source.array[:, :, ::-1],
@@ -522,20 +534,20 @@ def test_starter_model_accepts_a_real_scan_and_doubts_a_turned_one():
     }
     for words, array in turns.items():
         turned = dataclasses.replace(source, array=np.ascontiguousarray(array))
-        assert any(words in doubt for doubt in brain_mri.doubts(opened, brain_mri.study(turned))), words
+        assert any(words in doubt for doubt in brain_mri.input_warnings(opened, brain_mri.preprocess(turned))), words
     named = dataclasses.replace(source, contrast="T1w")
-    assert any("T1w" in doubt for doubt in brain_mri.doubts(opened, brain_mri.study(named)))
+    assert any("T1w" in doubt for doubt in brain_mri.input_warnings(opened, brain_mri.preprocess(named)))
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real scans beside the checkout (../shared/data/mri/lgg)")
 def test_starter_model_knows_lesion_slices_of_a_patient_it_never_saw():
     opened = models.open(STARTER, "onnx")
     scan = next(s for s in nifti.find(REAL, "FLAIR") if s.label == "TCGAHT7884")
-    case = brain_mri.study(nifti.load(scan.path))
+    case = brain_mri.preprocess(nifti.load(scan.path))
     mask, _ = nifti.display(nifti.load(scan.mask).array > 0, case.volume.affine)
     ill = mask.any((1, 2))[case.index]
     settings = dataclasses.replace(brain_mri.QUALITY["fast"], steps=6)
-    finding = brain_mri.explain(opened, case, settings, MapSettings(), brain_mri.ask("healthy"))
+    finding = brain_mri.explain(opened, case, settings, MapSettings(), brain_mri.parse_prompt("healthy"))
     probability = finding.probability[case.index]
     assert probability[ill].min() > probability[~ill].mean() and probability[ill].mean() > 0.7
     inside, outside = finding.anomaly[mask].mean(), finding.anomaly[case.head & ~mask].mean()

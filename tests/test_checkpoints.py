@@ -15,15 +15,18 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from diffgraft import models
 from diffgraft.deployment.export import export as export_model
-from diffgraft.generation import generate as generation
-from diffgraft.generation.sampling import sigmas
-from diffgraft.models.defaults import default
+from diffgraft.generation.generate import generate
+from diffgraft.generation.sampling import sigma_schedule
+from diffgraft.models.defaults import default_sampling
+from diffgraft.requests import record
 from diffgraft.training import train as training
+from diffgraft.training.base_model import adopt_text_encoder
+from diffgraft.training.data import read_data
 from domains import chest_xray
 from toolkit.data import dataset, labels
 from toolkit.example import Annotation, Error, Example
 from toolkit.models import pipeline as pipeline_folder
-from toolkit.models.folder import read_meta, trained_on
+from toolkit.models.folder import read_meta, training_ids
 from toolkit.networks import folder
 from toolkit.settings import Sampling
 
@@ -55,31 +58,30 @@ def data(tmp_path_factory) -> Path:
 
 
 def test_a_pipeline_folder_generates_films_by_text(pipeline, tmp_path) -> None:
-    asked = generation.asked(pipeline, ["text=PA view, right effusion"])
-    made = generation.generate(
-        pipeline, tmp_path / "out", asked.labels, 2, QUICK, text=asked.text, format="dicom", backend="torch"
+    made = generate(
+        pipeline, tmp_path / "out", {}, 2, QUICK, text="PA view, right effusion", format="dicom", backend="torch"
     )
     found = list(dataset.read(tmp_path / "out"))
     assert made.count == 2 and [e.annotation.text for e in found] == ["PA view, right effusion"] * 2
     assert found[0].image.shape == (1, 16, 16) and not np.array_equal(found[0].image, found[1].image)
     film = pydicom.dcmread(tmp_path / "out" / "dicom" / f"{found[0].id}.dcm")
     assert film["SyntheticData"].value == "YES" and film.ImageComments == "PA view, right effusion"
-    assert "trained_on" not in dataset.info(tmp_path / "out")  # unknown, which is not none
+    assert "trained_on" not in dataset.read_info(tmp_path / "out")  # unknown, which is not none
 
 
 def test_prompts_are_given_images_each(pipeline, tmp_path) -> None:
-    generation.generate(pipeline, tmp_path / "out", {}, 2, QUICK, prompts=["PA view", "lateral view"], backend="torch")
+    generate(pipeline, tmp_path / "out", {}, 2, QUICK, prompts=["PA view", "lateral view"], backend="torch")
     assert [e.annotation.text for e in dataset.read(tmp_path / "out")] == ["PA view"] * 2 + ["lateral view"] * 2
     with pytest.raises(Error, match="Prompts are the texts"):
-        generation.generate(pipeline, tmp_path / "no", {}, 1, QUICK, prompts=["a"], text="b", backend="torch")
+        generate(pipeline, tmp_path / "no", {}, 1, QUICK, prompts=["a"], text="b", backend="torch")
 
 
 def test_a_checkpoint_walks_its_own_noise_levels_unless_others_are_asked_for(pipeline) -> None:
     model = models.open(pipeline, "torch")
-    usual = default(model.meta)
+    usual = default_sampling(model.meta)
     assert usual.schedule == "own" and usual.guidance == 7.5
-    assert sigmas(model, usual) == pipeline_folder.sigmas(model.meta, usual.steps)
-    other = sigmas(model, Sampling(schedule="karras", steps=5))
+    assert sigma_schedule(model, usual) == pipeline_folder.sigmas(model.meta, usual.steps)
+    other = sigma_schedule(model, Sampling(schedule="karras", steps=5))
     assert other[-1] == 0 and len(other) == 6
 
 
@@ -122,8 +124,8 @@ def test_a_pipeline_is_fine_tuned_on_films_and_their_texts(pipeline, data, tmp_p
     changed = any(not torch.allclose(tuned["text"][k], v, atol=1e-3) for k, v in base.items())
     assert changed is ("joint" in changes)
     assert meta["image_shape"] == [1, 32, 32] and meta["labels"]["view"] == list(chest_xray.VIEWS)
-    assert trained_on(meta) is None and len(trained_on(meta, ["denoiser"]) or ()) == facts["samples"]
-    made = generation.generate(tmp_path / "model", tmp_path / "out", {}, 1, QUICK, text="effusion", backend="torch")
+    assert training_ids(meta) is None and len(training_ids(meta, ["denoiser"]) or ()) == facts["samples"]
+    made = generate(tmp_path / "model", tmp_path / "out", {}, 1, QUICK, text="effusion", backend="torch")
     assert made.count == 1
 
 
@@ -135,15 +137,21 @@ def models_of(pipeline: Path, place: Path) -> Path:
     return place / "base"
 
 
+def take_text(data: Path, root: Path, base: Path) -> int:
+    return adopt_text_encoder(chest_xray, root, base, read_data(chest_xray, data, None))["parameters"]
+
+
 def test_a_pretrained_text_encoder_is_taken_from_a_folder(pipeline, data, tmp_path) -> None:
-    count = training.take_text(chest_xray, data, tmp_path / "model", pipeline)
+    facts = training.train(chest_xray, data, tmp_path / "model", "text", base=pipeline)
+    count = facts["parameters"]
+    assert facts["frozen"] and record.read(tmp_path / "model" / "training" / "text").verb == "train"
     meta = read_meta(tmp_path / "model")
     assert meta["spec"]["fields"]["text"]["shape"] == [77, 24] and count > 10_000
     assert list(meta["spec"]["fields"]) == ["text", "view", "sex", "age", "age_known"]
     with pytest.raises(Error, match="chosen before"):
-        training.take_text(chest_xray, data, tmp_path / "model", pipeline)
+        take_text(data, tmp_path / "model", pipeline)
     with pytest.raises(Error, match="text_encoder/ and tokenizer/"):
-        training.take_text(chest_xray, data, tmp_path / "other", tmp_path)
+        take_text(data, tmp_path / "other", tmp_path)
 
 
 @pytest.mark.slow
@@ -152,7 +160,7 @@ def test_a_pipeline_is_exported_and_runs_on_onnx_alike(pipeline, tmp_path) -> No
     assert {path.name for path in written} == {"denoiser.onnx", "encoder.onnx", "decoder.onnx", "text.onnx"}
     assert max(parity.error for parity in parities) < 1e-4
     for place, backend in ((pipeline, "torch"), (tmp_path / "model", "onnx")):
-        generation.generate(place, tmp_path / backend, {}, 2, QUICK, text="effusion", backend=backend)
+        generate(place, tmp_path / backend, {}, 2, QUICK, text="effusion", backend=backend)
     ours, theirs = (np.stack([e.image for e in dataset.read(tmp_path / b)]) for b in ("torch", "onnx"))
     assert np.abs(ours - theirs).max() < 2e-2  # the model folder's weights are rounded to fp16
 

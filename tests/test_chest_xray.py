@@ -156,10 +156,10 @@ def test_a_film_is_square(tmp_path: Path, size: str, fits: bool) -> None:
 def test_grey_levels_do_not_depend_on_the_window_of_the_source(low: float, width: float, gamma: float) -> None:
     """Of any film: the same film with another window comes out the same, with its order of grey levels kept."""
     source = np.random.default_rng(1).beta(2, 2, (64, 64))
-    one, other = (films.levels(p) for p in (source, low + width * source))
+    one, other = (films.normalise(p) for p in (source, low + width * source))
     assert np.allclose(one, other, atol=2e-3) and one.min() == -1 and one.max() == 1
     assert abs(float(np.median(one))) < 0.02
-    curved = films.levels(source**gamma)
+    curved = films.normalise(source**gamma)
     inside = (np.abs(one) < 0.99) & (np.abs(curved) < 0.99)
     order = np.argsort(one[inside])
     assert (np.diff(curved[inside][order]) >= -1e-4).all()
@@ -169,7 +169,7 @@ def test_grey_levels_do_not_depend_on_the_window_of_the_source(low: float, width
 
 
 def test_a_person_asks_in_words_and_gets_text_and_labels() -> None:
-    asked = chest_xray.ask(["text=PA view, right pleural effusion, no pneumothorax"], VOCABULARY)
+    asked = chest_xray.parse_prompt(["text=PA view, right pleural effusion, no pneumothorax"], VOCABULARY)
     said = labels.spell(VOCABULARY, asked.labels)
     assert asked.text == "PA view, right pleural effusion, no pneumothorax"
     assert said["view"] == "PA" and said["effusion"] == "present" and said["pneumothorax"] == "absent"
@@ -177,35 +177,35 @@ def test_a_person_asks_in_words_and_gets_text_and_labels() -> None:
 
 
 def test_labels_that_are_set_win_over_the_text_and_an_empty_text_is_none_at_all() -> None:
-    asked = chest_xray.ask(["text=woman, PA view", "view=L", "age=70"], VOCABULARY)
+    asked = chest_xray.parse_prompt(["text=woman, PA view", "view=L", "age=70"], VOCABULARY)
     assert labels.spell(VOCABULARY, asked.labels) == {"view": "L", "sex": "F", "age": "70"}
-    empty = chest_xray.ask(["text="], VOCABULARY)
+    empty = chest_xray.parse_prompt(["text="], VOCABULARY)
     assert not empty.text and not empty.labels
     with pytest.raises(Error, match="given once"):
-        chest_xray.ask(["text=a", "text=b"], VOCABULARY)
+        chest_xray.parse_prompt(["text=a", "text=b"], VOCABULARY)
 
 
 @pytest.mark.parametrize("text", ["胸腔积液", "انصباب جنبي", "плевральный выпот"])
 def test_a_text_in_another_script_is_noted_and_states_nothing(text: str) -> None:
     with pytest.warns(Note, match="described in English"):
-        asked = chest_xray.ask([f"text={text}"], VOCABULARY)
+        asked = chest_xray.parse_prompt([f"text={text}"], VOCABULARY)
     assert asked.text == text and not asked.labels
 
 
 def test_a_text_in_another_language_with_latin_letters_is_taken_as_it_is() -> None:
-    assert chest_xray.ask(["text=Pleuraerguß"], VOCABULARY).text == "Pleuraerguß"
+    assert chest_xray.parse_prompt(["text=Pleuraerguß"], VOCABULARY).text == "Pleuraerguß"
 
 
 @pytest.mark.parametrize("film", FILMS)
 def test_a_film_says_its_view_and_whether_it_is_normal(film: str) -> None:
-    full = labels.spell(VOCABULARY, chest_xray.complete({"film": float(FILMS.index(film))}, VOCABULARY))
+    full = labels.spell(VOCABULARY, chest_xray.infer_labels({"film": float(FILMS.index(film))}, VOCABULARY))
     assert full["view"] == film.rsplit(" ", 1)[0]
     assert (full.get("effusion") == "absent") is film.endswith(" normal")
 
 
 def test_a_film_of_another_view_is_refused() -> None:
     with pytest.raises(Error, match="one view"):
-        chest_xray.complete({"film": float(FILMS.index("PA normal")), "view": float(VIEWS.index("L"))}, VOCABULARY)
+        chest_xray.infer_labels({"film": float(FILMS.index("PA normal")), "view": float(VIEWS.index("L"))}, VOCABULARY)
 
 
 @given(st.integers(0, 10**6))
@@ -221,10 +221,10 @@ def test_a_prompt_says_nothing_that_is_not_so(seed: int) -> None:
         **stated,
     }
     text = chest_xray.caption(Annotation(labels=own), chance)
-    said = chest_xray.understood(text)
+    said = chest_xray.labels_from_text(text)
     for name in ("view", "sex", "age"):
         assert said.get(name, own[name]) == own[name], text
-    implied = report_text.settled(stated)
+    implied = report_text.imply_findings(stated)
     for name, value in said.items():
         if name in report_text.FINDINGS and name != "normal":
             assert implied.get(name) == value, (text, name)

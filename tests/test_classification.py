@@ -8,9 +8,9 @@ from sklearn import metrics
 
 from toolkit.data.dataset import fold_of
 from toolkit.evaluation import classification as c
-from toolkit.evaluation.split import few_shot, held_out, seen
+from toolkit.evaluation.split import few_shot, held_out, seen_in_training
 from toolkit.example import Annotation, Error, Example, Provenance
-from toolkit.models.folder import hashed
+from toolkit.models.folder import hash_id
 
 random = np.random.default_rng(5)
 TRUTH = random.integers(0, 4, 120)
@@ -98,9 +98,9 @@ def test_the_forest_finds_colours_and_the_majority_does_not():
     images, targets = np.concatenate([blob(k, 20) for k in range(3)]), np.repeat(range(3), 20)
     test = np.concatenate([blob(k, 10) for k in range(3)])
     truth = np.repeat(range(3), 10)
-    assert c.figures(c.forest(images, targets, test, trees=30), truth, 3).balanced_accuracy > 0.9
-    assert c.figures(c.majority(targets, 30, 3), truth, 3).balanced_accuracy == pytest.approx(1 / 3)
-    assert np.array_equal(c.forest(images, targets, test, 1, 20), c.forest(images, targets, test, 1, 20))
+    assert c.figures(c.random_forest(images, targets, test, trees=30), truth, 3).balanced_accuracy > 0.9
+    assert c.figures(c.majority_class(targets, 30, 3), truth, 3).balanced_accuracy == pytest.approx(1 / 3)
+    assert np.array_equal(c.random_forest(images, targets, test, 1, 20), c.random_forest(images, targets, test, 1, 20))
 
 
 def test_thumbnails_of_any_size():
@@ -155,9 +155,9 @@ def test_too_many_shots_are_refused():
 
 
 def test_what_a_generator_saw():
-    trained = [hashed("leaf003"), hashed("from elsewhere")]
-    assert seen(LEAVES, trained) == {"leaf003"}
-    assert seen(LEAVES, (), [None, "leaf004"]) == {"leaf004"}
+    trained = [hash_id("leaf003"), hash_id("from elsewhere")]
+    assert seen_in_training(LEAVES, trained) == {"leaf003"}
+    assert seen_in_training(LEAVES, (), [None, "leaf004"]) == {"leaf004"}
     pair = [leaf("a-1", 0, "a"), leaf("a-2", 0, "a"), leaf("b-1", 0, "b")]
-    assert seen(pair, (), ["a-1"]) == {"a-1"}
-    assert seen(pair, (), ["a"]) == {"a-1", "a-2"}
+    assert seen_in_training(pair, (), ["a-1"]) == {"a-1"}
+    assert seen_in_training(pair, (), ["a"]) == {"a-1", "a-2"}

@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffgraft.evaluation import pools
+from diffgraft.evaluation import data
 from diffgraft.evaluation.alignment import alignment
-from diffgraft.evaluation.classes.experiment import classify
+from diffgraft.evaluation.classify import classify
 from diffgraft.evaluation.experiment import REAL_ARMS, arms
-from diffgraft.evaluation.pools import families, read_real
+from diffgraft.evaluation.pools import families
+from diffgraft.evaluation.real import read_real
 from toolkit.data import dataset
 from toolkit.evaluation.split import few_shot
 from toolkit.example import Annotation, Error, Example, Provenance
-from toolkit.models.folder import hashed
+from toolkit.models.folder import hash_id
 
 LABELS = {"crop": ["coffee"], "severity": [0, 4], "class": ["Coffee___healthy", "Coffee___phoma", "Coffee___rust"]}
 MADE = Provenance("synthetic", "0123abcd", "generate", 0)
@@ -63,9 +64,9 @@ def pool(real: Path, root: Path, **more):
 
 def test_a_generator_that_saw_a_test_sample_is_refused(real, tmp_path):
     tested, own = held_out_ids(real), [e.id for e in few_shot(LEAVES, "class", 0, 0, 0)]
-    good = fake(tmp_path / "good", trained_on=[hashed(name) for name in own])
+    good = fake(tmp_path / "good", trained_on=[hash_id(name) for name in own])
     assert pool(real, good).at(5, 0).seen == set(own)
-    bad = fake(tmp_path / "bad", trained_on=[hashed(name) for name in own + tested[:2]])
+    bad = fake(tmp_path / "bad", trained_on=[hash_id(name) for name in own + tested[:2]])
     with pytest.raises(Error, match=f"trained on 2 of the {len(tested)} held-out"):
         pool(real, bad)
     pool(real, bad, tested=False)  # the classifier of an alignment is trained on real samples alone
@@ -79,7 +80,7 @@ def test_a_sample_made_from_a_test_sample_is_refused(real, tmp_path):
 
 def test_the_model_says_it_where_fake_does_not(real, tmp_path):
     meta = {"spec": {"shape": [3, 16, 24], "fields": {}}, "parts": {"denoiser": {"run": {"trained_on": []}}}}
-    meta["parts"]["denoiser"]["run"]["trained_on"] = [hashed(held_out_ids(real)[0])]
+    meta["parts"]["denoiser"]["run"]["trained_on"] = [hash_id(held_out_ids(real)[0])]
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.json").write_text(json.dumps(meta))
     (tmp_path / "model" / "denoiser.safetensors").write_bytes(b"weights")
@@ -129,7 +130,7 @@ def few_shot_folder(root: Path, shots=(2, 3), seeds=(0, 1), extra: tuple[str, ..
     for k in shots:
         for seed in seeds:
             own = [e.id for e in few_shot(LEAVES, "class", k, seed, 0)]
-            fake(root / f"k{k}-s{seed}", trained_on=[hashed(name) for name in (*own, *extra)])
+            fake(root / f"k{k}-s{seed}", trained_on=[hash_id(name) for name in (*own, *extra)])
     return root
 
 
@@ -149,9 +150,9 @@ def test_a_few_shot_generator_that_saw_more_is_refused(real, tmp_path):
 
 def test_a_generator_is_called_by_what_it_saw(real, tmp_path):
     split = read_real(real, "class", 0)
-    full = pool(real, fake(tmp_path / "full", trained_on=[hashed(e.id) for e in split.training(0, 0)]))
+    full = pool(real, fake(tmp_path / "full", trained_on=[hash_id(e.id) for e in split.training(0, 0)]))
     assert full.generator(split, 2, [0, 1]) == "full-data generator"
-    few = pool(real, fake(tmp_path / "few", trained_on=[hashed(e.id) for e in split.training(2, 0)]))
+    few = pool(real, fake(tmp_path / "few", trained_on=[hash_id(e.id) for e in split.training(2, 0)]))
     assert few.generator(split, 2, [0]) == "few-shot generator"
     assert few.generator(split, 2, [0, 1]) == "full-data generator"  # of seed 1 it has seen other leaves
     assert "not stated" in pool(real, fake(tmp_path / "silent")).generator(split, 2, [0])
@@ -249,7 +250,7 @@ def test_alignment_tells_right_labels_from_wrong_ones(real, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_line_refuses_in_one_line_and_writes_a_report(real, tmp_path):
-    bad = fake(tmp_path / "bad", trained_on=[hashed(held_out_ids(real)[0])])
+    bad = fake(tmp_path / "bad", trained_on=[hash_id(held_out_ids(real)[0])])
     good = fake(tmp_path / "good", trained_on=[])
     command = [sys.executable, "-m", "diffgraft.cli.main", "evaluate", str(real)]
     words = ["--task", "classify", "--shots", "2", "--seeds", "1", "--steps", "1", "--out", str(tmp_path / "out")]
@@ -259,10 +260,10 @@ def test_the_command_line_refuses_in_one_line_and_writes_a_report(real, tmp_path
     done = subprocess.run([*command, str(good), *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "pretrained on synthetic" in done.stdout and "next: diffgraft evaluate" in done.stdout
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "metrics.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "metrics.json", "request.json"}
 
 
 def test_pools_are_read_without_torch():
     code = "import sys, diffgraft.evaluation.pools, toolkit.evaluation.split, toolkit.methods.mixing; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert pools.SYNTHETIC == "synthetic"
+    assert data.SYNTHETIC == "synthetic"

@@ -211,7 +211,7 @@ def test_an_unknown_label_is_null_in_the_file(tmp_path):
 
 def test_the_description_is_kept(tmp_path):
     dataset.write([blank("a"), blank("b")], tmp_path / "data", domain="toy", source=Path("/somewhere"))
-    assert dataset.info(tmp_path / "data") == {"format": 1, "samples": 2, "domain": "toy", "source": "/somewhere"}
+    assert dataset.read_info(tmp_path / "data") == {"format": 1, "samples": 2, "domain": "toy", "source": "/somewhere"}
 
 
 def test_a_group_lies_in_one_fold_for_ever():
@@ -277,12 +277,12 @@ def test_a_failure_midway_leaves_nothing(tmp_path):
 
 def test_overwriting_takes_place_only_in_the_end(tmp_path):
     folder = made(tmp_path, blank("old"))
-    with pytest.raises(OSError, match="disk"), dataset.staged(folder, overwrite=True) as fresh:
+    with pytest.raises(OSError, match="disk"), dataset.staged_folder(folder, overwrite=True) as fresh:
         (fresh / "new.txt").write_text("new")
         assert [e.id for e in dataset.read(folder)] == ["old"]
         raise OSError("the disk is gone")
     assert [e.id for e in dataset.read(folder)] == ["old"]
-    with dataset.staged(folder, overwrite=True) as fresh:
+    with dataset.staged_folder(folder, overwrite=True) as fresh:
         (fresh / "new.txt").write_text("new")
     assert [p.name for p in folder.iterdir()] == ["new.txt"]
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
@@ -299,7 +299,7 @@ def test_overwriting_never_deletes_what_diffgraft_did_not_write(tmp_path, signs,
         (thesis / name).write_text("by chance")
     with (
         pytest.raises(Error, match="Only a folder that diffgraft wrote is replaced"),
-        dataset.staged(thesis, overwrite=True, signs=signs),
+        dataset.staged_folder(thesis, overwrite=True, signs=signs),
     ):
         pass
     assert (thesis / "chapter.txt").read_text() == "years of work"
@@ -309,7 +309,7 @@ def test_overwriting_never_deletes_what_the_run_reads(tmp_path):
     folder = made(tmp_path, blank("old"))
     with (
         pytest.raises(Error, match="never replaces what it reads"),
-        dataset.staged(folder, overwrite=True, needed=[folder / "images"]),
+        dataset.staged_folder(folder, overwrite=True, needed=[folder / "images"]),
     ):
         pass
     assert [e.id for e in dataset.read(folder)] == ["old"]
@@ -365,7 +365,7 @@ def test_an_image_that_is_not_finite_is_refused(tmp_path, channels, value):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("call", [lambda p: list(dataset.read(p)), dataset.info])
+@pytest.mark.parametrize("call", [lambda p: list(dataset.read(p)), dataset.read_info])
 def test_a_folder_that_is_no_data_set(tmp_path, call):
     with pytest.raises(Error, match="diffgraft prepare") as problem:
         call(tmp_path)
@@ -450,7 +450,7 @@ def test_a_description_that_is_none(tmp_path, content):
     folder = made(tmp_path)
     (folder / "dataset.json").write_text(content)
     with pytest.raises(Error) as problem:
-        dataset.info(folder)
+        dataset.read_info(folder)
     assert_one_line(problem)
 
 

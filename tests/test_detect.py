@@ -13,20 +13,22 @@ import numpy as np
 import pytest
 
 from diffgraft.evaluation.boxes import experiment as verb
-from diffgraft.evaluation.boxes.experiment import KEYS, detect
+from diffgraft.evaluation.boxes.experiment import detect
 from diffgraft.evaluation.boxes.figures import UNTRAINED
 from diffgraft.evaluation.boxes.result import MEAN
 from diffgraft.evaluation.boxes.runs import Runs, code, digest
 from diffgraft.evaluation.experiment import REFERENCE, arms
-from diffgraft.evaluation.pools import families, read_boxed
+from diffgraft.evaluation.pools import families
+from diffgraft.evaluation.real import read_boxed
+from diffgraft.requests.evaluation import DETECTION_ARMS
 from toolkit.data import dataset
 from toolkit.data.dataset import fold_of
-from toolkit.evaluation import blobs
 from toolkit.evaluation.detect_downstream import Outcome
-from toolkit.evaluation.detection import Detections
+from toolkit.evaluation.detection import blobs
+from toolkit.evaluation.detection.metrics import Detections
 from toolkit.evaluation.split import few_images
 from toolkit.example import Annotation, Boxes, Error, Example, Note, Provenance
-from toolkit.models.folder import hashed
+from toolkit.models.folder import hash_id
 from toolkit.objects.boxes import MOST
 from toolkit.settings import Network, Training
 
@@ -95,9 +97,9 @@ def pool(real: Path, root: Path, **more):
 
 def test_a_generator_that_saw_a_test_image_is_refused(real, tmp_path):
     own = [e.id for e in read_boxed(real, 0).training(0, 0)]
-    assert pool(real, fake(tmp_path / "good", trained_on=[hashed(n) for n in own])).at(5, 0).seen == set(own)
+    assert pool(real, fake(tmp_path / "good", trained_on=[hash_id(n) for n in own])).at(5, 0).seen == set(own)
     with pytest.raises(Error, match="trained on 1 of the"):
-        pool(real, fake(tmp_path / "bad", trained_on=[hashed(n) for n in own + held_out_ids(real)[:1]]))
+        pool(real, fake(tmp_path / "bad", trained_on=[hash_id(n) for n in own + held_out_ids(real)[:1]]))
     made = Provenance("edited", "m", "sdedit", source=held_out_ids(real)[0])
     with pytest.raises(Error, match="made from 1 of the"):
         pool(real, fake(tmp_path / "edited", provenance=made, trained_on=[]))
@@ -157,14 +159,14 @@ def test_few_images_are_nested_show_objects_and_spread_over_groups():
 def few_shot_folder(root: Path, extra: tuple[str, ...] = ()) -> Path:
     for seed in (0, 1):
         own = [e.id for e in few_images(SMEARS, 4, seed, 0)]
-        fake(root / f"k4-s{seed}", trained_on=[hashed(name) for name in (*own, *extra)])
+        fake(root / f"k4-s{seed}", trained_on=[hash_id(name) for name in (*own, *extra)])
     return root
 
 
 def test_a_few_shot_generator_sees_the_images_that_the_detector_sees(real, tmp_path):
     split = read_boxed(real, 0)
     assert pool(real, few_shot_folder(tmp_path / "few")).generator(split, 4, [0, 1]) == "few-shot generator"
-    full = pool(real, fake(tmp_path / "full", trained_on=[hashed(e.id) for e in split.training(0, 0)]))
+    full = pool(real, fake(tmp_path / "full", trained_on=[hash_id(e.id) for e in split.training(0, 0)]))
     assert full.generator(split, 4, [0, 1]) == "full-data generator"
     assert "not stated" in pool(real, fake(tmp_path / "silent")).generator(split, 4, [0])
     stranger = next(e.id for e in split.training(0, 0) if e not in split.training(4, 1))
@@ -206,7 +208,7 @@ def test_a_key_follows_the_data_and_the_code():
     moved = dataclasses.replace(SMEARS[0].annotation.boxes, corners=SMEARS[0].annotation.boxes.corners + 1)
     other = dataclasses.replace(SMEARS[0], annotation=dataclasses.replace(SMEARS[0].annotation, boxes=moved))
     assert digest(SMEARS[:2], names) == digest(SMEARS[:2], names) != digest([other, SMEARS[1]], names)
-    assert code(blobs.constant) == code(blobs.constant) != code(blobs.Blobs)
+    assert code(blobs.constant_boxes) == code(blobs.constant_boxes) != code(blobs.Blobs)
 
 
 def test_code_counts_what_is_called_and_not_what_is_said(tmp_path, monkeypatch):
@@ -241,7 +243,7 @@ def counted(monkeypatch) -> list[tuple[str, int, bool]]:
     done, train = [], verb.detect_downstream.train
 
     def spy(arm, *rest):
-        done.append((arm.name, rest[5].seed, rest[7] is not None))
+        done.append((arm.name, rest[4].settings.seed, rest[5] is not None))
         return train(arm, *rest)
 
     monkeypatch.setattr(verb, "detect_downstream", SimpleNamespace(train=spy))
@@ -294,7 +296,7 @@ def test_every_arm_stands_beside_what_learns_nothing(result):
     found, _, watched = result
     own = ["real", REFERENCE, "real + copy-paste"]
     made = [[arm.name for arm in arms(name)] for name in ("synthetic", "other")]
-    assert len(own) + len(made[0]) == len(KEYS)
+    assert len(own) + len(made[0]) == len(DETECTION_ARMS)
     assert [r.arm for r in found.rows if r.shots == 4] == [*own, *made[0], *made[1], *UNTRAINED]
     assert [r.arm for r in found.rows if not r.shots] == [*own, *made[1], *UNTRAINED]
     assert any("no pool for all images" in each for each in found.warnings)
@@ -350,7 +352,7 @@ def test_images_with_too_many_boxes_are_tested_on_and_not_trained_on(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_line_refuses_in_one_line_and_goes_on_where_it_was(real, tmp_path):
-    bad = fake(tmp_path / "bad", trained_on=[hashed(held_out_ids(real)[0])])
+    bad = fake(tmp_path / "bad", trained_on=[hash_id(held_out_ids(real)[0])])
     command = [sys.executable, "-m", "diffgraft.cli.main", "evaluate", str(real)]
     words = [
         "--task",

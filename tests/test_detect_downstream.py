@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.evaluation.blobs import Blobs, constant
 from toolkit.evaluation.detect_downstream import Pictures, train
-from toolkit.evaluation.detection import as_truth, average_precision
-from toolkit.evaluation.downstream import Arm
+from toolkit.evaluation.detection.blobs import Blobs, constant_boxes
+from toolkit.evaluation.detection.metrics import as_truth, average_precision
+from toolkit.evaluation.downstream import Arm, Recipe
 from toolkit.example import Boxes, Error
 from toolkit.settings import Augmentation, Network, Training
 
@@ -55,7 +55,7 @@ ARMS = [
 def run(arm: Arm, real=REAL, pool=POOL, paste=None, watch=lambda *_: None, network=TINY, **changes):
     settings = dataclasses.replace(SHORT, **changes)
     own = pool if arm.pool else None
-    return train(arm, real, own, TEST.images, NAMES, AUGMENTATION, settings, network, paste, watch)
+    return train(arm, real, own, TEST.images, NAMES, Recipe(AUGMENTATION, settings, network), paste, watch)
 
 
 def precision(found) -> float:
@@ -135,11 +135,11 @@ def test_blobs_find_what_has_a_colour_of_its_own():
     truths = [as_truth(boxes, NAMES) for boxes in clear.boxes]
     blobs = Blobs.fit(clear.images, truths, len(NAMES))
     test = discs(20, 4, noise=0.05, most=1)
-    found = blobs.find(test.images)
+    found = blobs.predict(test.images)
     told = [as_truth(boxes, NAMES) for boxes in test.boxes]
     assert average_precision(told, found, NAMES, SIZE).mean_ap50 > 0.9
     assert all((np.diff(each.scores) <= 0).all() and (each.scores <= 1).all() for each in found)
-    assert not any(len(each.scores) for each in blobs.find(np.zeros((2, 3, *SIZE), np.float32)))
+    assert not any(len(each.scores) for each in blobs.predict(np.zeros((2, 3, *SIZE), np.float32)))
 
 
 def test_blobs_leave_out_a_class_that_is_not_there_and_take_grey_images():
@@ -147,7 +147,7 @@ def test_blobs_leave_out_a_class_that_is_not_there_and_take_grey_images():
     truths = [as_truth(boxes, NAMES) for boxes in grey.boxes]
     blobs = Blobs.fit(grey.images, truths, len(NAMES) + 1)
     assert blobs.rules[2] is None and all(rule.name in ("bright", "dark") for rule in blobs.rules[:2])
-    assert all((each.classes < 2).all() for each in blobs.find(grey.images))
+    assert all((each.classes < 2).all() for each in blobs.predict(grey.images))
     with pytest.raises(Error, match="fitted to images"):
         Blobs.fit(REAL.images[:0], [], 2)
 
@@ -158,7 +158,7 @@ def test_constant_boxes_are_the_most_frequent_ones():
         as_truth(Boxes(np.array([often, seldom][: 1 + (n == 0)]), ("red", "green")[: 1 + (n == 0)], SIZE), NAMES)
         for n in range(4)
     ]
-    found = constant(truths, len(NAMES))
+    found = constant_boxes(truths, len(NAMES))
     assert found.corners.tolist() == [often, seldom] and found.scores.tolist() == [1, 0.25]
     assert found.classes.tolist() == [0, 1]
 

@@ -100,12 +100,12 @@ def test_a_condition_is_made_of_boxes_and_the_vocabulary() -> None:
 
 
 def test_a_model_keeps_layouts_and_its_smallest_boxes() -> None:
-    kept = json.loads(json.dumps(detection.typical(PICTURES)))
+    kept = json.loads(json.dumps(detection.training_summary(PICTURES)))
     assert kept["smallest"]["dot"] == [8.0, 8.0] and kept["layouts"]
 
 
 @pytest.mark.parametrize("image", [Image.new("RGB", (80, 60), "white")])
 def test_one_picture_without_boxes(tmp_path: Path, image: Image.Image) -> None:
     image.save(tmp_path / "p.png")
-    found = detection.one(tmp_path / "p.png", (32, 40))
+    found = detection.read_image(tmp_path / "p.png", (32, 40))
     assert found.image.shape == (3, 32, 40) and found.annotation.boxes is None

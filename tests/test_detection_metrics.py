@@ -8,17 +8,17 @@ import math
 import numpy as np
 import pytest
 
-from diffgraft.reporting.boxes import COLOURS, Legend, drawn
-from toolkit.evaluation.detection import (
+from diffgraft.reporting.boxes import COLOURS, BoxLegend, draw_boxes
+from toolkit.evaluation.detection.metrics import (
     Detections,
     Truth,
-    agreement,
     as_boxes,
     as_truth,
     average_precision,
+    best_thresholds,
+    box_iou,
     decode,
-    overlap,
-    thresholds,
+    layout_agreement,
 )
 from toolkit.example import Boxes, Error
 
@@ -52,14 +52,14 @@ def test_overlap_is_that_of_pycocotools():
     random = np.random.default_rng(0)
     first, second = some(random, 30), some(random, 20)
     as_coco = [np.concatenate([b[:, :2], b[:, 2:] - b[:, :2]], 1) for b in (first, second)]
-    assert overlap(first, second) == pytest.approx(mask.iou(*as_coco, [0] * 20), abs=1e-9)
-    assert overlap(first, first).diagonal() == pytest.approx(1)
+    assert box_iou(first, second) == pytest.approx(mask.iou(*as_coco, [0] * 20), abs=1e-9)
+    assert box_iou(first, first).diagonal() == pytest.approx(1)
 
 
 def test_boxes_of_no_area_overlap_nothing():
     flat = np.array([[5.0, 5.0, 5.0, 9.0]])
-    assert overlap(flat, flat).tolist() == [[0.0]]
-    assert overlap(np.zeros((0, 4)), flat).shape == (0, 1)
+    assert box_iou(flat, flat).tolist() == [[0.0]]
+    assert box_iou(np.zeros((0, 4)), flat).shape == (0, 1)
 
 
 # ------------------------------------------------------------------------------------------------------------ decoding
@@ -78,7 +78,7 @@ def brute(scores: np.ndarray, corners: np.ndarray, threshold: float, iou: float,
         while rest:
             best = max(rest)
             kept.append(best)
-            near = [overlap(np.array([best[2:]]), np.array([other[2:]]))[0, 0] > iou for other in rest]
+            near = [box_iou(np.array([best[2:]]), np.array([other[2:]]))[0, 0] > iou for other in rest]
             rest = [other for other, close in zip(rest, near, strict=True) if not close and other is not best]
     return sorted(kept, reverse=True)[:most]
 
@@ -200,30 +200,30 @@ def test_a_layout_that_came_true_in_parts():
         (30, 50, 40, 60, 1, 0.5),  # 6: the fifth
         (90, 60, 99, 70, 1, 0.1),  # 7: nowhere, below the threshold
     )
-    seen = agreement(asked, found, 0.5)
+    seen = layout_agreement(asked, found, 0.5)
     assert seen.state == ("matched", "misplaced", "missed", "missed", "matched")
     assert seen.found.tolist() == [0, 2, -1, -1, 6]
     assert seen.overlap == pytest.approx([0.95, 1 / 3, 0, 0, 1])
     assert seen.mistaken.tolist() == [-1, -1, 3, -1, -1]
     assert seen.hallucinated.tolist() == [4]
     assert seen.doubled.tolist() == [1]
-    assert agreement(asked, found, 0.05).state[3] == "matched"
-    assert set(agreement(asked, found, 0.05).hallucinated.tolist()) == {4, 7}
+    assert layout_agreement(asked, found, 0.05).state[3] == "matched"
+    assert set(layout_agreement(asked, found, 0.05).hallucinated.tolist()) == {4, 7}
 
 
 def test_one_detection_stands_for_one_box():
     """Two boxes on almost the same place and one detection of them: the one that it overlaps most has it."""
     asked = truth_of((0, 0, 20, 20, 0), (2, 0, 22, 20, 0))
-    seen = agreement(asked, found_of((2, 0, 22, 20, 0, 0.9)), 0.5)
+    seen = layout_agreement(asked, found_of((2, 0, 22, 20, 0, 0.9)), 0.5)
     assert seen.state == ("missed", "matched")
-    both = agreement(asked, found_of((2, 0, 22, 20, 0, 0.9), (2, 0, 22, 20, 0, 0.8)), 0.5)
+    both = layout_agreement(asked, found_of((2, 0, 22, 20, 0, 0.9), (2, 0, 22, 20, 0, 0.8)), 0.5)
     assert both.state == ("matched", "matched") and both.found.tolist() == [1, 0]
 
 
 def test_nothing_asked_and_nothing_found():
-    seen = agreement(truth_of(), found_of((0, 0, 9, 9, 0, 0.9)), 0.5)
+    seen = layout_agreement(truth_of(), found_of((0, 0, 9, 9, 0, 0.9)), 0.5)
     assert seen.state == () and seen.hallucinated.tolist() == [0]
-    assert agreement(truth_of((0, 0, 9, 9, 0)), found_of(), 0.5).state == ("missed",)
+    assert layout_agreement(truth_of((0, 0, 9, 9, 0)), found_of(), 0.5).state == ("missed",)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -231,7 +231,7 @@ def test_every_detection_and_every_box_is_counted_once(seed):
     random = np.random.default_rng(seed)
     asked = Truth(some(random, 12), random.integers(0, 2, 12))
     found = Detections(some(random, 30), random.integers(0, 2, 30), random.uniform(0, 1, 30))
-    seen = agreement(asked, found, 0.4)
+    seen = layout_agreement(asked, found, 0.4)
     counted = [d for part in (seen.found, seen.mistaken) for d in part.tolist() if d >= 0]
     counted += [*seen.hallucinated.tolist(), *seen.doubled.tolist()]
     assert sorted(counted) == np.flatnonzero(found.scores >= 0.4).tolist()
@@ -246,9 +246,9 @@ def test_the_threshold_of_a_class_is_where_f1_is_best():
         found_of((0, 0, 10, 10, 0, 0.9), (20, 0, 30, 10, 0, 0.6), (60, 0, 70, 10, 0, 0.3)),
         found_of((60, 0, 70, 10, 0, 0.8)),
     ]
-    assert thresholds(truths, found, NAMES).tolist() == [0.6, 0.5]
+    assert best_thresholds(truths, found, NAMES).tolist() == [0.6, 0.5]
     least = np.array([0.7, 0.2])
-    assert agreement(truths[0], found[0], least).state == ("matched", "missed"), "one a class"
+    assert layout_agreement(truths[0], found[0], least).state == ("matched", "missed"), "one a class"
 
 
 # ------------------------------------------------------------------------------------------------- names, and pictures
@@ -266,27 +266,27 @@ def test_names_become_classes_and_back():
 def test_a_box_is_drawn_where_it_is_in_the_colour_of_its_class():
     image = np.full((3, 20, 30), -1, np.float32)
     box = Boxes(np.array([[5, 4, 15, 12]], float), ("platelet",), (20, 30))
-    picture = drawn(image, box, NAMES, scale=3)
+    picture = draw_boxes(image, box, NAMES, scale=3)
     assert picture.shape == (60, 90, 3) and picture.dtype == np.uint8
     ink = np.array([int(COLOURS[1][n : n + 2], 16) for n in (1, 3, 5)])
     rows, cols = np.nonzero((picture == ink).all(2))
     assert (cols.min(), cols.max() + 1) == pytest.approx((15, 45), abs=1.5)
     assert (rows.min(), rows.max() + 1) == pytest.approx((12, 36), abs=1.5)
     assert not picture[20:30, 24:40].any(), "what is inside stays as it is"
-    broken = drawn(image, box, NAMES, scale=3, dashed=[True])
+    broken = draw_boxes(image, box, NAMES, scale=3, dashed=[True])
     assert 0.3 < (broken == ink).all(2).sum() / len(rows) < 0.8
-    assert (drawn(image, box, NAMES, 3, scores=[0.5]) != picture).any()
-    assert not drawn(image[:1], Boxes(np.zeros((0, 4)), ()), NAMES).any()
+    assert (draw_boxes(image, box, NAMES, 3, scores=[0.5]) != picture).any()
+    assert not draw_boxes(image[:1], Boxes(np.zeros((0, 4)), ()), NAMES).any()
 
 
 def test_what_cannot_be_drawn_is_refused():
     image, box = np.zeros((3, 20, 30), np.float32), Boxes(np.zeros((1, 4)), ("seed",))
     with pytest.raises(Error, match="found 'seed'"):
-        drawn(image, box, NAMES)
+        draw_boxes(image, box, NAMES)
     with pytest.raises(Error, match="2 for 1"):
-        drawn(image, box, ("seed",), scores=[0.1, 0.2])
+        draw_boxes(image, box, ("seed",), scores=[0.1, 0.2])
 
 
 def test_a_legend_names_every_class_safely():
-    page = Legend(("cell", "<b>"), "not found").html("a")
+    page = BoxLegend(("cell", "<b>"), "not found").html("a")
     assert COLOURS[0] in page and "&lt;b&gt;" in page and "not found" in page and "<b>" not in page

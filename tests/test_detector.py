@@ -17,14 +17,14 @@ from export.runtime import ort
 from export.verify import verify
 from toolkit.data import dataset
 from toolkit.diffusion.model import BOXES, OBJECTS, Spec
-from toolkit.evaluation.detection import as_truth, average_precision, decode
+from toolkit.evaluation.detection.metrics import as_truth, average_precision, decode
 from toolkit.example import Annotation, Boxes, Error, Example
 from toolkit.models.folder import read_meta
 from toolkit.networks import folder
 from toolkit.networks.detector import STRIDE, Detector, corners, places
 from toolkit.objects import boxes as layout
 from toolkit.settings import Augmentation, Network, Training
-from toolkit.training.detecting import assigned, detecting, generalised_overlap
+from toolkit.training.detecting import assign_targets, detection_loss, generalised_iou
 from toolkit.training.loader import Batch, generator
 
 NAMES = ("disc", "square")
@@ -57,7 +57,7 @@ def shapes(count: int, seed: int = 0) -> list[Example]:
 
 
 def batch_of(examples: list[Example]) -> Batch:
-    arrays = layout.arrays([e.annotation for e in examples], NAMES)
+    arrays = layout.to_arrays([e.annotation for e in examples], NAMES)
     images = torch.from_numpy(np.stack([e.image for e in examples]))
     return Batch(
         images, {k: torch.from_numpy(v) for k, v in arrays.items()}, torch.zeros(len(images), dtype=torch.long)
@@ -78,7 +78,7 @@ def by_hand(box: list[float], x: float, y: float) -> bool:
     "box", [[4, 4, 40, 30], [10.5, 9.0, 14.5, 21.0], [21.2, 17.3, 22.3, 18.1], [0, 0, 6, 6], [40, 30, 48, 36]]
 )
 def test_the_places_near_the_middle_of_a_box_stand_for_it(box):
-    which = assigned(torch.tensor([[box]], dtype=torch.float32), torch.tensor([[True]]), 9, 12)[0]
+    which = assign_targets(torch.tensor([[box]], dtype=torch.float32), torch.tensor([[True]]), 9, 12)[0]
     expected = [[0 if by_hand(box, (c + 0.5) * 4, (r + 0.5) * 4) else -1 for c in range(12)] for r in range(9)]
     assert which.tolist() == expected
     assert (which == 0).any(), "however small a box is, one place stands for it"
@@ -86,10 +86,10 @@ def test_the_places_near_the_middle_of_a_box_stand_for_it(box):
 
 def test_of_two_boxes_the_smaller_is_seen_and_padding_never():
     boxes = torch.tensor([[[4.0, 4, 32, 32], [13, 13, 23, 23], [0, 0, 48, 36]]])
-    which = assigned(boxes, torch.tensor([[True, True, False]]), 9, 12)[0]
+    which = assign_targets(boxes, torch.tensor([[True, True, False]]), 9, 12)[0]
     assert set(which.flatten().tolist()) == {-1, 1}, "they have one middle: all of its places are the smaller one's"
-    assert set(assigned(boxes, torch.tensor([[True, False, False]]), 9, 12).flatten().tolist()) == {-1, 0}
-    assert (assigned(boxes, torch.zeros(1, 3, dtype=torch.bool), 9, 12) == -1).all()
+    assert set(assign_targets(boxes, torch.tensor([[True, False, False]]), 9, 12).flatten().tolist()) == {-1, 0}
+    assert (assign_targets(boxes, torch.zeros(1, 3, dtype=torch.bool), 9, 12) == -1).all()
 
 
 def test_distances_from_a_place_lead_to_corners():
@@ -107,7 +107,7 @@ def test_the_generalised_overlap_of_cases_by_hand():
     """Apart by a gap of one side: the hull is three squares, the union two of them."""
     square, beside = [0.0, 0, 2, 2], [4.0, 0, 6, 2]
     first = torch.tensor([square, square, square], requires_grad=True)
-    plain, general = generalised_overlap(first, torch.tensor([square, beside, [1.0, 0, 3, 2]]))
+    plain, general = generalised_iou(first, torch.tensor([square, beside, [1.0, 0, 3, 2]]))
     assert plain.tolist() == pytest.approx([1, 0, 1 / 3])
     assert general.tolist() == pytest.approx([1, -1 / 3, 1 / 3])
     general[1].backward()
@@ -126,13 +126,13 @@ class Fixed(torch.nn.Module):
 
 
 def loss_of(logits: torch.Tensor, sides: torch.Tensor, batch: Batch) -> float:
-    return float(detecting(Fixed(logits, sides), batch, SPEC, Training(1), generator(0)))
+    return float(detection_loss(Fixed(logits, sides), batch, SPEC, Training(1), generator(0)))
 
 
 def perfect(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores of all but 1 where an object is, and its box."""
     boxes = batch.cond[BOXES] * torch.tensor([48.0, 36, 48, 36])
-    which = assigned(boxes, batch.cond[OBJECTS] < 2, 9, 12)
+    which = assign_targets(boxes, batch.cond[OBJECTS] < 2, 9, 12)
     logits, sides = torch.full((len(boxes), 2, 9, 12), -12.0), torch.ones(len(boxes), 4, 9, 12)
     middle = places(9, 12, torch.device("cpu"))
     for n, r, c in torch.nonzero(which >= 0).tolist():
@@ -199,7 +199,7 @@ def test_a_detector_learns_what_is_in_images_that_it_has_not_seen():
     optimizer = torch.optim.AdamW(network.parameters(), 4e-3)
     for step in range(150):
         index = torch.randint(len(batch.image), (16,), generator=generator(step))
-        loss = detecting(network, batch[index], SPEC, Training(1), generator(step))
+        loss = detection_loss(network, batch[index], SPEC, Training(1), generator(step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -32,7 +32,7 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def run(model: Path, scans: Path, out: Path, **options):
-    return counterfactual(model, scans, out, settings=QUICK, backend="torch", **options)
+    return counterfactual(model, scans, out, settings=QUICK, backend="torch", **options).scans
 
 
 def head(affine: np.ndarray) -> np.ndarray:

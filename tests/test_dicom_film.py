@@ -24,7 +24,7 @@ from pydicom.sequence import Sequence
 
 from toolkit.example import Error
 from toolkit.formats.dicom import jpeg_lossless, pixels
-from toolkit.formats.dicom.film import Film, film
+from toolkit.formats.dicom.film import Film, read_film
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "dicom" / "cxr"
 real_films = pytest.mark.skipif(not DATA.is_dir(), reason="shared/data/dicom/cxr is not beside this checkout")
@@ -71,7 +71,7 @@ def save(path: Path, data: Dataset | None = None, **fields: Any) -> Path:
 
 
 def read(tmp_path: Path, **fields: Any) -> Film:
-    return film(save(tmp_path / "x.dcm", **fields))
+    return read_film(save(tmp_path / "x.dcm", **fields))
 
 
 def lut(keyword: str, first: int, table: np.ndarray, bits: int) -> dict[str, Any]:
@@ -106,9 +106,9 @@ def test_windows_are_those_of_the_standard(
     expected = (expected - intercept) / (4095 * slope)
     if np.ptp(expected) < 1e-9:
         with pytest.raises(Error, match="one grey level"):
-            film(save(tmp_path / "x.dcm", data))
+            read_film(save(tmp_path / "x.dcm", data))
     else:
-        assert np.allclose(film(save(tmp_path / "x.dcm", data)).pixels, expected, atol=2e-6)
+        assert np.allclose(read_film(save(tmp_path / "x.dcm", data)).pixels, expected, atol=2e-6)
 
 
 def test_sixteen_bits_are_kept_until_the_window(tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def test_look_up_tables_are_applied_before_anything_else(tmp_path: Path) -> None
     table = (np.arange(32) ** 2).astype(np.uint16)
     data = dataset(values, **lut("VOILUTSequence", 4, table, 10), WindowCenter=1, WindowWidth=2)
     expected = np.asarray(apply_voi_lut(values, data), float) / 1023
-    assert np.allclose(film(save(tmp_path / "a.dcm", data)).pixels, expected, atol=1e-6)
+    assert np.allclose(read_film(save(tmp_path / "a.dcm", data)).pixels, expected, atol=1e-6)
     data = dataset(values, **lut("ModalityLUTSequence", 4, table, 16))
     expected = table[np.clip(values.astype(int) - 4, 0, 31)] / 961
-    assert np.allclose(film(save(tmp_path / "b.dcm", data)).pixels, expected, atol=1e-6)
+    assert np.allclose(read_film(save(tmp_path / "b.dcm", data)).pixels, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("fields", [{}, {"WindowCenter": 2000, "WindowWidth": 1500}])
@@ -181,7 +181,7 @@ def test_an_orientation_that_is_stated_is_undone(tmp_path_factory, turned: bool,
     if turned:
         array, row, column = array.T, column, row
     place = tmp_path_factory.getbasetemp() / "turned.dcm"
-    found = film(save(place, array=np.ascontiguousarray(array), PatientOrientation=[row, column]))
+    found = read_film(save(place, array=np.ascontiguousarray(array), PatientOrientation=[row, column]))
     assert np.allclose(found.pixels, np.arange(48).reshape(SHAPE) / 47, atol=1e-7)
     assert bool(found.notes) == (turned or not down or not left)
 
@@ -322,7 +322,7 @@ def test_a_doubtful_film_is_refused_in_one_line_that_names_the_file_and_nobody(t
         del data.PixelData
     path = save(tmp_path / "x.dcm", data)
     with pytest.raises(Error) as refusal:
-        film(path)
+        read_film(path)
     message = str(refusal.value)
     assert word in message and "x.dcm" in message and "\n" not in message
     assert not any(secret in message for secret in ("Doe", "Jane", "4711"))
@@ -333,10 +333,10 @@ def test_what_is_no_dicom_is_refused(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.dcm"
         path.write_bytes(content)
         with pytest.raises(Error, match=path.name):
-            film(path)
+            read_film(path)
     for name in ("absent.dcm", "."):
         with pytest.raises(Error):
-            film(tmp_path / name)
+            read_film(tmp_path / name)
 
 
 def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
     for cut in sorted({*range(0, len(whole), 13), len(whole) - 1}):
         path.write_bytes(whole[:cut])
         with pytest.raises(Error, match=r"x\.dcm"):
-            film(path)
+            read_film(path)
 
 
 @settings(max_examples=80, deadline=None)
@@ -359,7 +359,7 @@ def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory, c
         content[min(place, len(content) - 1)] = value
     path.write_bytes(content)
     try:
-        found = film(path)
+        found = read_film(path)
     except Error as refusal:
         assert "fuzz.dcm" in str(refusal) and "\n" not in str(refusal) and "Jane" not in str(refusal)
     else:
@@ -384,7 +384,7 @@ def deflated(path: Path, content: bytes) -> Path:
 def test_a_deflated_film_is_read(tmp_path: Path) -> None:
     data = dataset()
     data.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
-    assert np.array_equal(film(save(tmp_path / "x.dcm", data)).pixels, read(tmp_path).pixels)
+    assert np.array_equal(read_film(save(tmp_path / "x.dcm", data)).pixels, read(tmp_path).pixels)
 
 
 def test_a_small_file_cannot_make_us_allocate(tmp_path: Path) -> None:
@@ -400,10 +400,10 @@ def test_a_small_file_cannot_make_us_allocate(tmp_path: Path) -> None:
     assert path.stat().st_size < 400_000
     code = (
         "import resource, sys\n"
-        "from toolkit.formats.dicom.film import film\nfrom toolkit.example import Error\n"
+        "from toolkit.formats.dicom.film import read_film\nfrom toolkit.example import Error\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)\n"
-        "try: film(sys.argv[1])\nexcept Error as e: print(e)"
+        "try: read_film(sys.argv[1])\nexcept Error as e: print(e)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
@@ -428,9 +428,9 @@ def test_a_picture_larger_than_the_file_says_is_refused_before_it_is_decoded(tmp
             path = save(tmp_path / "x.dcm", data)
             if refused:
                 with pytest.raises(Error, match="picture of 800 x 600"):
-                    film(path)
+                    read_film(path)
             else:
-                assert film(path).pixels.shape == SHAPE
+                assert read_film(path).pixels.shape == SHAPE
 
 
 @pytest.mark.parametrize("syntax", [uid.HTJ2KLossless, uid.MPEG2MPML, uid.JPEGExtended12Bit, "1.2.3.4"])
@@ -445,7 +445,7 @@ def test_a_transfer_syntax_without_a_decoder_is_named(tmp_path: Path, syntax: st
         data.file_meta.TransferSyntaxUID = uid.UID(syntax)
         save(path, data)
     with pytest.raises(Error, match="Pixel data are uncompressed, RLE"):
-        film(path)
+        read_film(path)
 
 
 def test_a_decoder_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,7 +455,7 @@ def test_a_decoder_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: p
     path = save(tmp_path / "x.dcm", data)
     monkeypatch.setitem(pixels.DECODERS, uid.JPEGLosslessSV1, "none of these")
     with pytest.raises(Error, match="Install none of these"):
-        film(path)
+        read_film(path)
 
 
 # ------------------------------------------------------------------------------------------------------- JPEG Lossless
@@ -535,11 +535,11 @@ def test_damaged_jpeg_lossless_is_decoded_or_refused(changes: list[tuple[int, in
 def test_a_jpeg_lossless_film_is_read(tmp_path: Path, signed: bool) -> None:
     plain = stored().astype(np.int16) - 2000 if signed else stored()
     data = dataset(plain, BitsStored=12, HighBit=11)
-    expected = film(save(tmp_path / "plain.dcm", data)).pixels
+    expected = read_film(save(tmp_path / "plain.dcm", data)).pixels
     data.PixelData = encapsulate([lossless(plain.view(np.uint16) & 0xFFF, 1, 12)])
     data["PixelData"].VR = "OB"
     data.file_meta.TransferSyntaxUID = uid.JPEGLosslessSV1
-    assert np.array_equal(film(save(tmp_path / "x.dcm", data)).pixels, expected)
+    assert np.array_equal(read_film(save(tmp_path / "x.dcm", data)).pixels, expected)
 
 
 # ---------------------------------------------------------------------------------------------------------- real films
@@ -547,7 +547,7 @@ def test_a_jpeg_lossless_film_is_read(tmp_path: Path, signed: bool) -> None:
 
 @real_films
 def test_real_films_are_read_with_what_they_state() -> None:
-    found = {path.stem: film(path) for path in sorted(DATA.glob("*.dcm"))}
+    found = {path.stem: read_film(path) for path in sorted(DATA.glob("*.dcm"))}
     stated = {name: (f.pixels.shape, f.view, f.sex) for name, f in found.items()}
     assert stated == {
         "CR-MONO1-10-chest": ((440, 440), "PA", ""),
@@ -579,7 +579,7 @@ def test_real_films_are_read_with_what_they_state() -> None:
 def test_what_dcmtk_encodes_without_loss_is_the_same_film(tmp_path: Path, command: str) -> None:
     source = DATA / "CR-MONO1-10-chest.dcm"
     subprocess.run([*command.split(), str(source), str(tmp_path / "x.dcm")], check=True, capture_output=True)
-    assert np.array_equal(film(tmp_path / "x.dcm").pixels, film(source).pixels)
+    assert np.array_equal(read_film(tmp_path / "x.dcm").pixels, read_film(source).pixels)
 
 
 @real_films
@@ -590,7 +590,7 @@ def test_dcmtk_shows_the_same_picture(tmp_path: Path, name: str) -> None:
     """dcmj2pnm renders with the file's window, or over the range of the pixels, to 8 bits."""
     from PIL import Image
 
-    found = film(DATA / f"{name}.dcm").pixels
+    found = read_film(DATA / f"{name}.dcm").pixels
     window = "+Wi" if name.startswith("CR") else "+Wm"
     arguments = ["+op", *([window, "1"] if window == "+Wi" else [window])]
     subprocess.run(

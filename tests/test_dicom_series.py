@@ -28,7 +28,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data" / "mri"
 
 
 def one(root: Path) -> mr.Series:
-    (found,) = mr.series(root)
+    (found,) = mr.load_all(root)
     return found
 
 
@@ -103,7 +103,7 @@ def test_a_folder_is_searched_and_what_is_no_series_is_told(tmp_path: Path) -> N
     (tmp_path / "notes.txt").write_text("no DICOM")
     (tmp_path / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\2\0\0\0UL\4\0")
     aside: list[tuple[str, str]] = []
-    found = list(mr.series(tmp_path, lambda name, reason: aside.append((name, reason))))
+    found = list(mr.load_all(tmp_path, lambda name, reason: aside.append((name, reason))))
     assert [s.uid for s in found] == ["1.2.2", "1.2.10", "1.2.11"]
     reasons = "\n".join(reason for _, reason in aside)
     assert all(word in reasons for word in ("equal distances", "CT Image Storage", "Synthetic Data YES", "broken.dcm"))
@@ -235,7 +235,7 @@ def test_a_doubtful_series_is_refused_in_one_line_that_names_nobody(tmp_path: Pa
     paths = classic(tmp_path, voxels_of(), affine_of((0, 0, 0), (1, 1, 5)))
     spoil(paths)
     with pytest.raises(Error) as refusal:
-        list(mr.series(tmp_path))
+        list(mr.load_all(tmp_path))
     message = str(refusal.value)
     assert word in message and "\n" not in message
     assert SECRET.split("^")[0] not in message and "4711" not in message

@@ -33,7 +33,7 @@ from pydicom.dataset import Dataset
 
 from toolkit.example import Annotation, Example, Provenance
 from toolkit.formats.dicom import derived, synthetic
-from toolkit.formats.dicom.series import Series, series
+from toolkit.formats.dicom.series import Series, load_all
 
 pytestmark = pytest.mark.slow
 
@@ -124,7 +124,7 @@ def sources(tmp_path_factory) -> list[Series]:
             mr_sources.enhanced(root / str(n), array, place, key=str(100 + n), order=[3, 0, 1, 4, 2])
         else:
             mr_sources.classic(root / str(n), array, place, key=str(100 + n), change=change)
-        found += series(root / str(n))
+        found += load_all(root / str(n))
     real = [
         next(iter(sorted(SHARED.glob(pattern))), None)
         for pattern in ("lgg/*/*_flair.nii.gz", "open_ms/*/*_flair.nii.gz")
@@ -134,7 +134,7 @@ def sources(tmp_path_factory) -> list[Series]:
         array = np.clip(np.rint(image.get_fdata()[:, :, ::6]), 0, 65535).astype(int)
         place = image.affine @ np.diag([1, 1, 6, 1])
         mr_sources.classic(root / f"real{n}", array, place, key=str(900 + n))
-        found += series(root / f"real{n}")
+        found += load_all(root / f"real{n}")
     assert len(found) >= FEWEST
     return found
 
@@ -163,9 +163,9 @@ def written(sources: list[Series], tmp_path_factory) -> Written:
         scores = np.abs(scores) if n % 2 else scores * (n != 4)  # one map finds nothing at all
         mask = scores > (np.inf if n % 5 == 4 else np.quantile(scores, 0.97))
         mask[:, :, 0] = False
-        paths["mr"] += derived.mr_series(source, healthy, EDITED, place)
-        paths["pm"].append(derived.parametric_map(source, scores, EDITED, place))
-        paths["seg"].append(derived.segmentation(source, mask, EDITED, place))
+        paths["mr"] += derived.write_mr_series(source, healthy, EDITED, place)
+        paths["pm"].append(derived.write_parametric_map(source, scores, EDITED, place))
+        paths["seg"].append(derived.write_segmentation(source, mask, EDITED, place))
         made.append((source, healthy, scores, mask))
     assert min(len(found) for found in paths.values()) >= FEWEST
     return Written(paths, made, drawn)

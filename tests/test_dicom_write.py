@@ -19,9 +19,9 @@ from pydicom.dataset import Dataset
 from toolkit.example import Annotation, Error, Example, Provenance
 from toolkit.formats.dicom import derived, synthetic, uids
 from toolkit.formats.dicom.derived.images import quantise
-from toolkit.formats.dicom.derived.source import copy_elements, decimal_string
-from toolkit.formats.dicom.film import film
-from toolkit.formats.dicom.series import Series, series
+from toolkit.formats.dicom.derived.shared import copy_elements, decimal_string
+from toolkit.formats.dicom.film import read_film
+from toolkit.formats.dicom.series import Series, load_all
 
 WORDS = {
     "view": ["PA", "AP", "AP Supine", "L"],
@@ -60,7 +60,7 @@ def acquired(root: Path, kind: str, **changes) -> tuple[Series, np.ndarray]:
         mr_sources.classic(root, array, place, **changes)
     else:
         mr_sources.enhanced(root, array, place, order=[3, 0, 5, 1, 4, 2])
-    (found,) = series(root)
+    (found,) = load_all(root)
     return found, array
 
 
@@ -122,7 +122,7 @@ def test_a_film_says_what_it_is(kind: str, view: float, tmp_path: Path) -> None:
 @pytest.mark.parametrize("view", [0.0, 1.0, 2.0, 3.0])
 def test_a_film_reads_back(kind: str, view: float, tmp_path: Path) -> None:
     one = example(view)
-    found = film(written(one, tmp_path, kind))
+    found = read_film(written(one, tmp_path, kind))
     assert np.abs(found.pixels * 2 - 1 - one.image[0]).max() <= 1 / 4095 + 1e-6  # half of a step of 2 / 4095
     assert (found.view, found.sex, found.age, found.synthetic) == (VIEWS[int(view)], "M", 63, True)
 
@@ -199,7 +199,7 @@ def places(found: Series) -> np.ndarray:
 def test_a_counterfactual_is_a_series_of_the_same_patient_and_place(kind: str, tmp_path: Path) -> None:
     found, _ = acquired(tmp_path / "in", kind)
     changed = (found.voxels * 0.9 + 1).astype(np.float32)
-    paths = derived.mr_series(found, changed, EDITED, tmp_path / "out")
+    paths = derived.write_mr_series(found, changed, EDITED, tmp_path / "out")
     assert [path.name for path in paths] == [f"{k + 1:04d}.dcm" for k in range(6)]
     for k, path in enumerate(paths):
         data, source = pydicom.dcmread(path), found.sources[k]
@@ -253,7 +253,7 @@ def test_any_range_of_voxels_survives_16_bits(low: float, width: float, whole: b
 def test_an_anomaly_map_lies_on_its_source(kind: str, tmp_path: Path) -> None:
     found, _ = acquired(tmp_path / "in", kind)
     scores = (found.voxels / found.voxels.max()).astype(np.float32)
-    data = pydicom.dcmread(derived.parametric_map(found, scores, EDITED, tmp_path / "out"))
+    data = pydicom.dcmread(derived.write_parametric_map(found, scores, EDITED, tmp_path / "out"))
     assert data.SOPClassUID.name == "Parametric Map Storage" and data.SyntheticData == "YES"
     assert data.StudyInstanceUID == found.sources[0].StudyInstanceUID and data.PatientName == "Doe^Jane"
     assert data.FrameOfReferenceUID == found.frame_of_reference and data.SeriesNumber == 951
@@ -281,7 +281,7 @@ def test_a_segmentation_lies_on_its_source(kind: str, tmp_path: Path) -> None:
     mask = np.zeros(found.voxels.shape, bool)
     mask[3:9, 4:8, 1:4] = True
     mask[20, 2, 4] = True
-    path = derived.segmentation(found, mask, EDITED, tmp_path / "out")
+    path = derived.write_segmentation(found, mask, EDITED, tmp_path / "out")
     data = highdicom.seg.segread(path)
     assert data.SyntheticData == "YES" and data.SegmentationType == "BINARY" and data.SeriesNumber == 952
     assert data.SeriesDescription.startswith("AI suspected anomaly, NOT ACQUIRED")
@@ -299,15 +299,17 @@ def test_a_segmentation_lies_on_its_source(kind: str, tmp_path: Path) -> None:
 
 def test_what_was_derived_is_not_read_as_acquired(tmp_path: Path) -> None:
     found, _ = acquired(tmp_path, "classic")
-    derived.mr_series(found, found.voxels, EDITED, tmp_path)
-    derived.parametric_map(found, found.voxels, EDITED, tmp_path)
-    derived.segmentation(found, found.voxels > 500, EDITED, tmp_path)
-    assert [each.uid for each in series(tmp_path)] == [found.uid]
+    derived.write_mr_series(found, found.voxels, EDITED, tmp_path)
+    derived.write_parametric_map(found, found.voxels, EDITED, tmp_path)
+    derived.write_segmentation(found, found.voxels > 500, EDITED, tmp_path)
+    assert [each.uid for each in load_all(tmp_path)] == [found.uid]
 
 
 def test_an_empty_mask_is_a_result_too(tmp_path: Path) -> None:
     found, _ = acquired(tmp_path / "in", "classic")
-    data = pydicom.dcmread(derived.segmentation(found, np.zeros(found.voxels.shape, bool), EDITED, tmp_path / "out"))
+    data = pydicom.dcmread(
+        derived.write_segmentation(found, np.zeros(found.voxels.shape, bool), EDITED, tmp_path / "out")
+    )
     assert data.NumberOfFrames == 6 and not data.pixel_array.any()
     assert data.ContentDescription == "No anomaly above the threshold"
 
@@ -319,9 +321,9 @@ def test_a_rerun_derives_the_same_bytes_and_other_pixels_other_uids(kind: str, t
     def every(name: str, voxels: np.ndarray, made: Provenance = EDITED) -> list[Path]:
         out = tmp_path / name
         return [
-            *derived.mr_series(found, voxels, made, out),
-            derived.parametric_map(found, voxels, made, out),
-            derived.segmentation(found, voxels > 500, made, out),
+            *derived.write_mr_series(found, voxels, made, out),
+            derived.write_parametric_map(found, voxels, made, out),
+            derived.write_segmentation(found, voxels > 500, made, out),
         ]
 
     first, moved = every("a", found.voxels), dataclasses.replace(EDITED, source="/another/place/sub-01")
@@ -344,10 +346,10 @@ def test_names_keep_the_character_set_of_their_source(tmp_path: Path) -> None:
     made = dataclasses.replace(EDITED, settings={"text": "größer"})
     out = tmp_path / "out"
     paths = [
-        derived.mr_series(found, found.voxels, made, out)[0],
-        derived.parametric_map(found, found.voxels, made, out),
+        derived.write_mr_series(found, found.voxels, made, out)[0],
+        derived.write_parametric_map(found, found.voxels, made, out),
     ]
-    for path in [*paths, derived.segmentation(found, found.voxels > 900, made, out)]:
+    for path in [*paths, derived.write_segmentation(found, found.voxels > 900, made, out)]:
         data = pydicom.dcmread(path)
         assert data.PatientName == "Yamada^Tarou=山田^太郎=やまだ^たろう" and "gr??er" in data.DerivationDescription
 
@@ -369,12 +371,12 @@ def test_sparse_and_odd_sources(tmp_path: Path) -> None:
 
     found, array = acquired(tmp_path / "in", "classic", change=spare)
     out = tmp_path / "out"
-    data = pydicom.dcmread(derived.mr_series(found, found.voxels, EDITED, out)[2])
+    data = pydicom.dcmread(derived.write_mr_series(found, found.voxels, EDITED, out)[2])
     assert data.SeriesNumber == 900 and data.BodyPartExamined == "BRAIN" and "InversionTime" not in data
     assert all(len(str(v)) <= 16 for v in data.ImageOrientationPatient)
     shown = data.pixel_array * float(data.RescaleSlope) + float(data.RescaleIntercept)
     assert np.abs(shown - (array[:, :, 2].T * 0.25 - 17.5)).max() < 0.01
-    found_map = pydicom.dcmread(derived.parametric_map(found, found.voxels, EDITED, out))
+    found_map = pydicom.dcmread(derived.write_parametric_map(found, found.voxels, EDITED, out))
     assert found_map.PatientName == "Doe" and found_map.ContentDate == "19000101" and not found_map.StudyDate
 
 
@@ -387,20 +389,20 @@ def test_what_cannot_be_tied_to_patient_and_place_is_refused(tmp_path: Path) -> 
     del sources[3].StudyInstanceUID
     torn = dataclasses.replace(found, sources=tuple(sources))
     writers = {
-        derived.mr_series: found.voxels,
-        derived.parametric_map: found.voxels,
-        derived.segmentation: found.voxels > 500,
+        derived.write_mr_series: found.voxels,
+        derived.write_parametric_map: found.voxels,
+        derived.write_segmentation: found.voxels > 500,
     }
     for write, voxels in writers.items():
         with pytest.raises(Error, match="lacks StudyInstanceUID"):
             write(torn, voxels, EDITED, tmp_path / "out")
         with pytest.raises(Error, match="grid of its source"):
             write(found, voxels[:, :, 1:], EDITED, tmp_path / "out")
-    for write in (derived.mr_series, derived.parametric_map):
+    for write in (derived.write_mr_series, derived.write_parametric_map):
         with pytest.raises(Error, match="finite"):
             write(found, found.voxels * np.nan, EDITED, tmp_path / "out")
     with pytest.raises(Error, match="boolean"):
-        derived.segmentation(found, found.voxels, EDITED, tmp_path / "out")
+        derived.write_segmentation(found, found.voxels, EDITED, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     whole, _ = acquired(tmp_path / "enhanced", "enhanced")
     second = Dataset()
@@ -408,10 +410,10 @@ def test_what_cannot_be_tied_to_patient_and_place_is_refused(tmp_path: Path) -> 
     second.file_meta, second.SOPInstanceUID = whole.sources[0].file_meta, uids.uid("second")
     parts = dataclasses.replace(whole, sources=(*whole.sources[:3], second, second, second), frames=(1, 2, 3, 1, 2, 3))
     with pytest.raises(Error, match="one file"):
-        derived.parametric_map(parts, parts.voxels, EDITED, tmp_path / "out")
-    derived.mr_series(found, found.voxels, EDITED, tmp_path / "out")
+        derived.write_parametric_map(parts, parts.voxels, EDITED, tmp_path / "out")
+    derived.write_mr_series(found, found.voxels, EDITED, tmp_path / "out")
     with pytest.raises(Error, match="new or empty"):
-        derived.mr_series(found, found.voxels, EDITED, tmp_path / "out")
+        derived.write_mr_series(found, found.voxels, EDITED, tmp_path / "out")
 
 
 @pytest.mark.parametrize(("age", "kept"), [("062Y", True), ("62", False), ("sixty", False), ("", True)])

@@ -12,8 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from diffgraft.evaluation import distribution as face
-from diffgraft.models.features import backbone
+from diffgraft.evaluation.distribution import compare as face
+from diffgraft.models.features import load_backbone
+from diffgraft.requests import record
 from toolkit.data import dataset
 from toolkit.evaluation.distribution import frechet_distance, kernel_distance, precision_recall
 from toolkit.example import Annotation, Error, Example, Provenance
@@ -238,7 +239,7 @@ def bad(tmp_path_factory) -> Path:
 
 
 def test_a_good_model_is_at_the_floor_and_a_bad_one_is_not(real, good, bad, network, tmp_path):
-    found = face.distribution(
+    found = face.evaluate_distribution(
         real, good, features=network, beside={"bad": bad}, out=tmp_path / "out", cache=tmp_path / "cache"
     )
     rows = {row.name: row for row in found.rows}
@@ -258,16 +259,17 @@ def test_a_good_model_is_at_the_floor_and_a_bad_one_is_not(real, good, bad, netw
     assert numbers["protocol"]["matching"].endswith("shares of the held-out ones")
     assert numbers["protocol"]["file_format"] == {"real": "png", "fake": "png"}
     assert numbers["protocol"]["feature_network"] == "net.onnx"
+    assert record.read(tmp_path / "out").verb == "evaluate distribution"
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Nearest neighbours" in page
     assert str(tmp_path) not in page
     assert face.MIXUP in str(found)
-    again = face.distribution(real, good, features=network, beside={"bad": bad}, cache=tmp_path / "cache")
+    again = face.evaluate_distribution(real, good, features=network, beside={"bad": bad}, cache=tmp_path / "cache")
     assert json.loads(json.dumps(again.numbers))["rows"] == numbers["rows"]
 
 
 def test_all_real_images_leave_no_floor(real, good, network):
-    found = face.distribution(real, good, features=network, split="all")
+    found = face.evaluate_distribution(real, good, features=network, split="all")
     assert [row.name for row in found.rows] == [face.SYNTHETIC]
     assert found.protocol["held_out_images"] == 240
 
@@ -275,7 +277,7 @@ def test_all_real_images_leave_no_floor(real, good, network):
 def test_a_class_that_is_missing_is_said(real, network, tmp_path):
     kinds = [0] * 30
     fake = written(tmp_path / "fake", leaves(4, kinds), kinds, "f", True)
-    found = face.distribution(real, fake, features=network)
+    found = face.evaluate_distribution(real, fake, features=network)
     assert "could not be met" in found.protocol["matching"]
     assert {row.images for row in found.rows} == {30}
     assert set(found.rows[0].classes) == {"a"}
@@ -284,7 +286,7 @@ def test_a_class_that_is_missing_is_said(real, network, tmp_path):
 
 def test_few_images_have_no_frechet_distance(real, network, tmp_path):
     fake = written(tmp_path / "fake", leaves(5, KINDS[:18]), KINDS[:18], "f", True)
-    found = face.distribution(real, fake, features=network)
+    found = face.evaluate_distribution(real, fake, features=network)
     assert found.rows[0].fid is None
     assert "no FID" in str(found)
     assert json.dumps(found.numbers, allow_nan=False)
@@ -296,9 +298,9 @@ def test_images_in_both_are_refused(real, network, tmp_path, change):
     images[7] = change(next(dataset.read(real)).image)
     fake = written(tmp_path / "fake", images, KINDS[:20], "f", True)
     with pytest.raises(Error, match="such as 'f7'"):
-        face.distribution(real, fake, features=network)
+        face.evaluate_distribution(real, fake, features=network)
     with pytest.raises(Error, match="240 of"):
-        face.distribution(real, real, features=network)
+        face.evaluate_distribution(real, real, features=network)
 
 
 def test_the_feature_network_of_a_model_names_classes(real, good, tmp_path):
@@ -316,17 +318,17 @@ def test_the_feature_network_of_a_model_names_classes(real, good, tmp_path):
     torch.manual_seed(0)
     module = folder.build("features", meta).eval()
     folder.save_part(tmp_path / "model", "features", module.state_dict(), meta)
-    opened = backbone(tmp_path / "model", None)
+    opened = load_backbone(tmp_path / "model", None)
     images = leaves(7, KINDS[:10])
     with torch.inference_mode():
         expected = folder.load_part(tmp_path / "model", "features")(torch.from_numpy(images))
-    features, named = opened.measured(images)
+    features, named = opened.predict(images)
     assert features == pytest.approx(expected["features"].numpy(), abs=1e-5)
     assert named == pytest.approx(expected["log_probability"].numpy(), abs=1e-5)
-    found = face.distribution(real, good, model=tmp_path / "model")
+    found = face.evaluate_distribution(real, good, model=tmp_path / "model")
     images, kinds = zip(*((e.image, int(e.annotation.labels["class"])) for e in dataset.read(real) if
                           dataset.fold_of(e.group) == 0), strict=True)  # fmt: skip
-    hit = opened.measured(np.stack(images).astype(np.float16))[1].argmax(1) == np.array(kinds)
+    hit = opened.predict(np.stack(images).astype(np.float16))[1].argmax(1) == np.array(kinds)
     balanced = np.mean([hit[np.array(kinds) == kind].mean() for kind in (0, 1)])
     assert found.held_out_named == pytest.approx(balanced)
 
@@ -341,17 +343,17 @@ def test_the_feature_network_of_a_model_names_classes(real, good, tmp_path):
 )
 def test_what_cannot_be_measured_is_refused(real, good, options, words):
     with pytest.raises(Error, match=f"(?i){words}"):
-        face.distribution(real, good, **options)
+        face.evaluate_distribution(real, good, **options)
 
 
 def test_a_graph_for_other_images_is_refused(real, good, tmp_path):
     path = tmp_path / "net.onnx"
     path.write_bytes(b"no graph")
     with pytest.raises(Error, match="none that runs"):
-        backbone(None, path)
+        load_backbone(None, path)
     image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 8, 8])
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [image], [
         helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1, 8, 8])])  # fmt: skip
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     with pytest.raises(Error, match="takes images"):
-        face.distribution(real, good, features=path)
+        face.evaluate_distribution(real, good, features=path)

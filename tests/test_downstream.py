@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from toolkit.evaluation.classification import figures
-from toolkit.evaluation.downstream import SETTINGS, Arm, Labelled, parted, train
+from toolkit.evaluation.downstream import SETTINGS, Arm, Labelled, Recipe, split_by_label, train
 from toolkit.example import Error
 from toolkit.methods.mixing import cutmix, mixup
 from toolkit.settings import Augmentation, Network
@@ -43,7 +43,7 @@ ARMS = [
 
 def run(arm: Arm, real=REAL, pool=POOL, **changes):
     settings = dataclasses.replace(SHORT, **changes)
-    return train(arm, real, {"made": pool}, TEST.images, CLASSES, AUGMENTATION, settings, TINY)
+    return train(arm, real, {"made": pool}, TEST.images, CLASSES, Recipe(AUGMENTATION, settings, TINY))
 
 
 @pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.name)
@@ -51,7 +51,13 @@ def test_every_arm_takes_the_same_number_of_steps_and_images(arm):
     counted = []
     settings = dataclasses.replace(SHORT, steps=5)
     found = train(
-        arm, REAL, {"made": POOL}, TEST.images, CLASSES, AUGMENTATION, settings, TINY, lambda *at: counted.append(at)
+        arm,
+        REAL,
+        {"made": POOL},
+        TEST.images,
+        CLASSES,
+        Recipe(AUGMENTATION, settings, TINY),
+        lambda *at: counted.append(at),
     )
     assert counted == [(n + 1, 5) for n in range(5)]
     assert len(found.losses) == 5 and sum(found.drawn.values()) == 5 * settings.batch
@@ -149,13 +155,13 @@ def several(samples: Labelled, unknown: float = 0.0, seed: int = 0) -> Labelled:
 
 def run_several(real: Labelled, pool: Labelled | None = None, arm: Arm = ARMS[1], **changes):
     settings = dataclasses.replace(SHORT, **changes)
-    return train(arm, real, {"made": pool or real}, TEST.images, (CLASSES, 2), AUGMENTATION, settings, TINY)
+    return train(arm, real, {"made": pool or real}, TEST.images, (CLASSES, 2), Recipe(AUGMENTATION, settings, TINY))
 
 
 @pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.name)
 def test_every_arm_tells_several_labels(arm):
     found = run_several(several(POOL, 0.3), several(POOL), arm)
-    first, second = parted(found.log_probability, (CLASSES, 2))
+    first, second = split_by_label(found.log_probability, (CLASSES, 2))
     assert first.shape == (120, CLASSES) and second.shape == (120, 2)
     for each in (first, second):
         assert np.exp(each).sum(1) == pytest.approx(1, abs=1e-5)
@@ -188,7 +194,7 @@ def test_rare_values_weigh_as_much_as_frequent_ones():
     """Nine in ten are of one value; the first loss, of a network that knows nothing, is still ln 2 a label."""
     rare = Labelled(np.zeros((400, 3, 16, 24), np.float32), (np.arange(400) % 10 == 0).astype(float)[:, None])
     settings = dataclasses.replace(SHORT, steps=60, batch=64, learning_rate=2e-3)
-    found = train(ARMS[0], rare, {}, rare.images[:1], (2,), AUGMENTATION, settings, TINY)
+    found = train(ARMS[0], rare, {}, rare.images[:1], (2,), Recipe(AUGMENTATION, settings, TINY))
     assert np.mean(found.losses[-20:]) == pytest.approx(np.log(2), abs=0.08)
     assert np.exp(found.log_probability[0]) == pytest.approx([0.5, 0.5], abs=0.15)
 
@@ -203,6 +209,6 @@ def test_targets_of_other_labels_are_refused():
 @pytest.mark.slow
 def test_several_labels_are_learned_though_a_third_is_unknown():
     found = run_several(several(POOL, 0.33), steps=150, batch=16, warmup=10)
-    first, second = parted(found.log_probability, (CLASSES, 2))
+    first, second = split_by_label(found.log_probability, (CLASSES, 2))
     assert (first.argmax(1) == TEST.targets).mean() > 0.7
     assert (second.argmax(1) == (TEST.targets == 0)).mean() > 0.8

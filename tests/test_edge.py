@@ -19,11 +19,12 @@ SLOWEST = 5.0
 
 FIRST = {
     "plant_disease": """
-from diffgraft import models, sampling
-from diffgraft.generation.result import default
+from diffgraft import models
+from diffgraft.generation import sampling
+from diffgraft.models.defaults import default_sampling
 from toolkit.example import Annotation
 model = models.open(root)
-images = sampling.sample(model, models.domain_of(root), [Annotation()], default(model.meta), [0])
+images = sampling.sample(model, models.domain_of(root), [Annotation()], default_sampling(model.meta), [0])
 """,
     "brain_mri": """
 import numpy as np
@@ -33,7 +34,7 @@ from toolkit.example import Annotation
 from toolkit.formats import nifti
 from toolkit.methods.counterfactual import counterfactual
 model = models.open(root)
-slices = brain_mri.study(nifti.load(root + "/sample/sub-demo_FLAIR.nii.gz"))
+slices = brain_mri.preprocess(nifti.load(root + "/sample/sub-demo_FLAIR.nii.gz"))
 null, goal = (
     brain_mri.condition(
         [Annotation(labels={**asked, "position": float(p)}) for p in slices.position[:2]],

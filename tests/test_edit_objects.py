@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffgraft.editing import objects as edit_objects
-from diffgraft.editing.objects import placed
-from diffgraft.editing.windows import Window, fitted, grouped
-from domains import detection
+from diffgraft.editing.edit import edit_with
+from diffgraft.requests import EditRequest
+from diffgraft.requests.verb import Call
 from toolkit.data import dataset
 from toolkit.diffusion.model import BOXES, OBJECTS, Identity, Model, Spec
 from toolkit.example import Annotation, Boxes, Error, Example, Note
 from toolkit.formats import voc
+from toolkit.methods.object_drawing import Window, crop_to_model, group_windows
 from toolkit.objects import boxes as layout
-from toolkit.objects import layouts
+from toolkit.objects import layout_summary
 from toolkit.settings import Sampling
 
 NAMES = ("a", "b")
@@ -71,12 +71,9 @@ def _model(**meta: Any) -> tuple[Model, _Known]:
 
 
 def _edit(model: Model, source: Path, out: Path, objects: list[str], boxes: list[str] | None = None, **options: Any):
-    given = {
-        "having": {}, "count": None, "variants": 1, "crop": None, "settings": STEPS, "format": "images", "needed": [source],
-        "overwrite": False, "command": "", "watch": lambda *_: None,
-    }  # fmt: skip
-    asked = placed(objects, boxes or [], NAMES)
-    return edit_objects.edit(model, detection, VOCABULARY, source, out, asked, **{**given, **options})
+    given = {"settings": STEPS, "format": "images", **options}
+    request = EditRequest(Path("model"), source, out, objects=objects, boxes=boxes or [], **given)
+    return edit_with(model, request, Call())
 
 
 def _picture(root: Path, size: tuple[int, int], boxes: Boxes | None, name: str = "one") -> Path:
@@ -196,23 +193,23 @@ def test_in_windows_the_model_sees_objects_at_its_own_scale(tmp_path) -> None:
 def test_a_window_is_the_picture_there_and_back() -> None:
     window = Window(8, 16, 48, 64, SIZE, [0])
     corners = np.array([[20.0, 10, 40, 30]])
-    assert np.allclose(window.moved(corners), [[2, 1, 12, 11]])
-    told = window.told(Boxes(np.array([[20.0, 10, 40, 30], [0, 0, 18, 10]]), NAMES, (96, 128)), 0.3)
+    assert np.allclose(window.to_model(corners), [[2, 1, 12, 11]])
+    told = window.visible_boxes(Boxes(np.array([[20.0, 10, 40, 30], [0, 0, 18, 10]]), NAMES, (96, 128)), 0.3)
     assert told.names == ("a",) and np.allclose(told.corners, [[2, 1, 12, 11]]) and told.size == SIZE
     smooth = np.tile(np.linspace(-1, 1, 128, dtype=np.float32), (3, 96, 1))
-    seen = fitted(smooth, window)
+    seen = crop_to_model(smooth, window)
     assert seen.shape == (3, *SIZE)
-    assert np.abs(window.enlarged(seen) - smooth[:, 8:56, 16:80])[:, 4:-4, 4:-4].max() < 0.02
+    assert np.abs(window.to_picture(seen) - smooth[:, 8:56, 16:80])[:, 4:-4, 4:-4].max() < 0.02
 
 
 @pytest.mark.parametrize("shape", [(100, 100), (96, 200)])
 def test_a_picture_of_another_aspect_is_seen_whole(shape: tuple[int, int]) -> None:
-    (window,) = grouped(np.array([[10.0, 10, 30, 30]]), shape, SIZE, None)
+    (window,) = group_windows(np.array([[10.0, 10, 30, 30]]), shape, SIZE, None)
     corners = np.array([[0.0, 0, shape[1], shape[0]]])
-    moved = window.moved(corners)[0]
+    moved = window.to_model(corners)[0]
     assert (moved >= -1e-9).all() and moved[2] <= SIZE[1] + 1e-9 and moved[3] <= SIZE[0] + 1e-9
     assert (moved[2] - moved[0]) / (moved[3] - moved[1]) == pytest.approx(shape[1] / shape[0], rel=0.05)
-    assert window.enlarged(np.zeros((3, *SIZE), np.float32)).shape == (3, *shape)
+    assert window.to_picture(np.zeros((3, *SIZE), np.float32)).shape == (3, *shape)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +249,7 @@ def test_one_picture_that_cannot_be_edited_is_put_aside_and_the_others_are_edite
 
 def test_boxes_nearer_than_real_ones_are_told_of(tmp_path) -> None:
     real = [Boxes(np.array([[2.0, 2, 10, 10], [14, 2, 22, 10]]), ("a", "b"), SIZE)] * 3
-    typical = {"smallest": {}, "layouts": layouts.summary(real)}
+    typical = {"smallest": {}, "layouts": layout_summary.to_summary(real)}
     model, _ = _model(typical=typical)
     source = _picture(tmp_path / "in", SIZE, Boxes(np.zeros((0, 4)), (), SIZE))
     with warnings.catch_warnings(record=True) as told:
@@ -291,10 +288,10 @@ def test_pictures_are_chosen_by_what_they_show(tmp_path) -> None:
     with_a = next(iter(dataset.read(_picture(tmp_path / "a", SIZE, Boxes(np.array([[2.0, 2, 10, 10]]), ("a",), SIZE)))))
     empty = dataclasses.replace(with_a, id="empty", annotation=Annotation(boxes=Boxes(np.zeros((0, 4)), (), SIZE)))
     dataset.write([empty, with_a], tmp_path / "in", domain="detection", labels={"class": list(NAMES)})
-    result = _edit(model, tmp_path / "in", tmp_path / "out", ["b=20,12,30,22"], having={"class": 0.0})
+    result = _edit(model, tmp_path / "in", tmp_path / "out", ["b=20,12,30,22"], where=["class=a"])
     assert result.count == 1
     with pytest.raises(Error, match="has none with b"):
-        _edit(model, tmp_path / "in", tmp_path / "none", ["b=20,12,30,22"], having={"class": 1.0})
+        _edit(model, tmp_path / "in", tmp_path / "none", ["b=20,12,30,22"], where=["class=b"])
 
 
 def _folder(root: Path) -> Path:

@@ -18,20 +18,21 @@ from worlds import Mixture, two_classes
 
 from diffgraft import models
 from diffgraft.editing import region as edit_region
-from diffgraft.editing.edit import PROCEDURES, edit
+from diffgraft.editing.edit import edit
+from diffgraft.editing.procedures import PROCEDURES
 from diffgraft.preparation.prepare import prepare
 from domains import chest_xray
-from domains.chest_xray import VOCABULARY, altered
+from domains.chest_xray import VOCABULARY, edit_prompts
 from toolkit.data import dataset, labels, xmp
 from toolkit.diffusion.model import TEXT, Field, Identity, Model, Spec
-from toolkit.diffusion.schedule import described
+from toolkit.diffusion.schedule import clock_from_config
 from toolkit.example import Annotation, Error
-from toolkit.formats.dicom.film import film
-from toolkit.formats.films import shown, square
+from toolkit.formats.dicom.film import read_film
+from toolkit.formats.films import apply_curve, central_square
 from toolkit.language import report as report_text
 from toolkit.language import tokenizer
 from toolkit.methods import da_fusion, guided, local_edit, text_edit
-from toolkit.methods.guided import Walk
+from toolkit.methods.guided import Run, Walk
 from toolkit.methods.local_edit import LocalEdit
 from toolkit.models.folder import clock_of
 from toolkit.networks import folder
@@ -42,7 +43,7 @@ QUICK = Sampling("euler", 3, guidance=2.0)
 
 
 def asked(*words: str) -> Annotation:
-    return chest_xray.ask(words, VOCABULARY)
+    return chest_xray.parse_prompt(words, VOCABULARY)
 
 
 def known(annotation: Annotation) -> dict[str, str]:
@@ -55,13 +56,13 @@ def known(annotation: Annotation) -> dict[str, str]:
 NORMAL = asked("view=PA", "sex=M", "age=60", "normal=present")
 TREATED = Annotation(
     text := "AP film. Left lower lobe consolidation and a left pleural effusion. Central venous line.",
-    chest_xray.complete(chest_xray.understood(text), VOCABULARY),
+    chest_xray.infer_labels(chest_xray.labels_from_text(text), VOCABULARY),
 )
 
 
 @pytest.mark.parametrize("words", ["right pleural effusion", "cardiomegaly", "bilateral opacities, no pneumothorax"])
 def test_a_finding_comes_and_view_and_patient_stay(words: str) -> None:
-    stated, wanted = altered(NORMAL, asked(f"text={words}"), VOCABULARY)
+    stated, wanted = edit_prompts(NORMAL, asked(f"text={words}"), VOCABULARY)
     said = known(wanted)
     assert (said["view"], said["sex"], said["age"], said["film"]) == ("PA", "M", "60", "PA abnormal")
     assert said["normal"] == "absent"
@@ -75,7 +76,7 @@ def test_a_finding_comes_and_view_and_patient_stay(words: str) -> None:
 
 
 def test_other_findings_are_kept_in_labels_and_in_words_with_their_side() -> None:
-    _, wanted = altered(TREATED, asked("text=right pneumothorax"), VOCABULARY)
+    _, wanted = edit_prompts(TREATED, asked("text=right pneumothorax"), VOCABULARY)
     said = report_text.statements(wanted.text or "")
     assert {(s.finding, s.side) for s in said if s.status == "present"} >= {
         ("consolidation", "left"), ("effusion", "left"), ("pneumothorax", "right"),
@@ -85,46 +86,46 @@ def test_other_findings_are_kept_in_labels_and_in_words_with_their_side() -> Non
 
 
 def test_the_same_finding_on_the_other_side_is_on_both_and_on_the_same_side_is_said_once() -> None:
-    _, both = altered(TREATED, asked("text=right pleural effusion"), VOCABULARY)
+    _, both = edit_prompts(TREATED, asked("text=right pleural effusion"), VOCABULARY)
     assert {s.side for s in report_text.statements(both.text or "") if s.finding == "effusion"} == {"left", "right"}
-    _, same = altered(TREATED, asked("text=large left effusion"), VOCABULARY)
+    _, same = edit_prompts(TREATED, asked("text=large left effusion"), VOCABULARY)
     assert len([s for s in report_text.statements(same.text or "") if s.finding == "effusion"]) == 1
 
 
 def test_a_finding_that_goes_takes_along_what_followed_from_it_and_leaves_no_false_normal() -> None:
-    _, wanted = altered(TREATED, asked("text=no consolidation"), VOCABULARY)
+    _, wanted = edit_prompts(TREATED, asked("text=no consolidation"), VOCABULARY)
     said = known(wanted)
     assert said["consolidation"] == "absent" and "opacity" not in said and said["effusion"] == "present"
     assert said["film"] == "AP abnormal"
-    ill = Annotation(None, chest_xray.complete({"view": 1.0, "effusion": 1.0, "normal": 0.0}, VOCABULARY))
-    _, gone = altered(ill, asked("text=no effusion"), VOCABULARY)
+    ill = Annotation(None, chest_xray.infer_labels({"view": 1.0, "effusion": 1.0, "normal": 0.0}, VOCABULARY))
+    _, gone = edit_prompts(ill, asked("text=no effusion"), VOCABULARY)
     assert "normal" not in known(gone) and "film" not in known(gone), "nobody said that this was all"
 
 
 @pytest.mark.parametrize("words", ["text=normal chest radiograph", "normal=present", "film=AP normal"])
 def test_a_film_that_becomes_normal_has_nothing(words: str) -> None:
-    _, wanted = altered(TREATED, asked(words), VOCABULARY)
+    _, wanted = edit_prompts(TREATED, asked(words), VOCABULARY)
     assert known(wanted)["film"] == "AP normal" and known(wanted)["effusion"] == "absent"
     assert report_text.findings(wanted.text or "")["normal"] == 1
     assert not [s for s in report_text.statements(wanted.text or "") if s.status == "present" and s.finding != "normal"]
 
 
 def test_labels_alone_are_put_into_words() -> None:
-    _, wanted = altered(TREATED, asked("cardiomegaly=present", "effusion=absent"), VOCABULARY)
+    _, wanted = edit_prompts(TREATED, asked("cardiomegaly=present", "effusion=absent"), VOCABULARY)
     found = report_text.findings(wanted.text or "")
     assert found["cardiomegaly"] == 1 and found["effusion"] == 0 and found["consolidation"] == 1
 
 
 def test_nothing_asked_for_is_the_film_as_it_is() -> None:
     for own in (NORMAL, TREATED):
-        stated, wanted = altered(own, Annotation(), VOCABULARY)
+        stated, wanted = edit_prompts(own, Annotation(), VOCABULARY)
         assert stated.text == wanted.text and known(wanted) == known(own)
 
 
 @pytest.mark.parametrize("words", ["text=lateral view, effusion", "sex=F", "age=61"])
 def test_view_and_patient_cannot_be_edited(words: str) -> None:
     with pytest.raises(Error, match="keeps view, sex, age"):
-        altered(NORMAL, asked(words), VOCABULARY)
+        edit_prompts(NORMAL, asked(words), VOCABULARY)
 
 
 # ------------------------------------------------------------------------------------------------------- where it changes
@@ -133,12 +134,12 @@ def test_view_and_patient_cannot_be_edited(words: str) -> None:
 def test_a_box_is_checked_before_any_work() -> None:
     for words in ("1,2,3", "a,2,3,4", "5,0,5,9", "0,9,9,3", "-1,0,3,3", "0,0,nan,3", "0,0,inf,9"):
         with pytest.raises(Error, match="x0,y0,x1,y1"):
-            edit_region.region(chest_xray, "inpaint", [words], None, None)
+            edit_region.parse_region(chest_xray, "inpaint", [words], None, None)
     for procedure, boxes, mask, kind in [
         ("dafusion", ["0,0,1,1"], None, None), ("invert", ["0,0,1,1"], "m.png", None), ("sdedit", [], "m.png", "whole"),
     ]:  # fmt: skip
         with pytest.raises(Error, match="Leave one out"):
-            edit_region.region(chest_xray, procedure, boxes, mask, kind)
+            edit_region.parse_region(chest_xray, procedure, boxes, mask, kind)
 
 
 def gradient(rows: int, columns: int) -> np.ndarray:
@@ -154,45 +155,45 @@ def saved(path: Path, levels: np.ndarray, depth: int = 255) -> Path:
 
 
 def test_a_box_of_the_file_reaches_the_pixels_of_the_model_that_it_covers(tmp_path: Path) -> None:
-    grid = chest_xray.grid(
+    grid = chest_xray.source_grid(
         saved(tmp_path / "a.png", gradient(100, 164)), SIDE
     )  # the square is 32 to 132 of the columns
-    example = chest_xray.one(tmp_path / "a.png", (SIDE, SIDE))
-    region = edit_region.region(chest_xray, "inpaint", ["82,25,107,50", "32,99,33,100"], None, None)
+    example = chest_xray.read_image(tmp_path / "a.png", (SIDE, SIDE))
+    region = edit_region.parse_region(chest_xray, "inpaint", ["82,25,107,50", "32,99,33,100"], None, None)
     levels = region.levels(chest_xray, example, grid, 0, 0)
     rows, columns = np.nonzero(levels[:28])
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (8, 15, 16, 23)
     assert np.argwhere(levels[28:]).tolist() == [[3, 0]], "a box smaller than a pixel of the model has one"
     assert set(np.unique(levels)) == {0, 1}
-    parts = edit_region.region(chest_xray, "inpaint", ["0.5,0.25,0.65,0.5"], None, None)
+    parts = edit_region.parse_region(chest_xray, "inpaint", ["0.5,0.25,0.65,0.5"], None, None)
     same = parts.levels(chest_xray, example, grid, 0, 0)
     assert np.argwhere(same).min(0).tolist() == [8, 16] and np.argwhere(same).max(0).tolist() == [15, 23]
-    full = region.reach(grid, levels)
+    full = region.on_file(grid, levels)
     assert full[25:50, 82:107].all() and full.sum() == 25 * 25 + 1, "on the file's grid it is kept to the pixel"
 
 
 @pytest.mark.parametrize(("box", "words"), [("0,0,165,10", "164 x 100"), ("0,10,30,90", "32,0,132,100")])
 def test_a_box_beyond_the_film_or_what_the_model_sees_is_refused(tmp_path: Path, box: str, words: str) -> None:
-    grid = chest_xray.grid(saved(tmp_path / "a.png", gradient(100, 164)), SIDE)
-    example = chest_xray.one(tmp_path / "a.png", (SIDE, SIDE))
+    grid = chest_xray.source_grid(saved(tmp_path / "a.png", gradient(100, 164)), SIDE)
+    example = chest_xray.read_image(tmp_path / "a.png", (SIDE, SIDE))
     with pytest.raises(Error, match=words):
-        edit_region.region(chest_xray, "invert", [box], None, None).levels(chest_xray, example, grid, 0, 0)
+        edit_region.parse_region(chest_xray, "invert", [box], None, None).levels(chest_xray, example, grid, 0, 0)
 
 
 def test_a_mask_is_drawn_on_the_film_or_on_the_square_of_the_model(tmp_path: Path) -> None:
-    grid = chest_xray.grid(saved(tmp_path / "a.png", gradient(100, 164)), SIDE)
-    example = chest_xray.one(tmp_path / "a.png", (SIDE, SIDE))
+    grid = chest_xray.source_grid(saved(tmp_path / "a.png", gradient(100, 164)), SIDE)
+    example = chest_xray.read_image(tmp_path / "a.png", (SIDE, SIDE))
     drawn = np.zeros((100, 164), np.float32)
     drawn[25:50, 82:107] = 1
     on_film = saved(tmp_path / "film.png", drawn)
     on_square = saved(tmp_path / "square.png", np.kron(drawn[:, 32:132], np.ones((2, 2))))
     found = [
-        edit_region.region(chest_xray, "sdedit", [], mask, None).levels(chest_xray, example, grid, 0, 0)
+        edit_region.parse_region(chest_xray, "sdedit", [], mask, None).levels(chest_xray, example, grid, 0, 0)
         for mask in (on_film, on_square)
     ]
     assert np.array_equal(found[0] > 0.5, found[1] > 0.5) and found[0][10, 18] == 1 and found[0][10, 12] == 0
     with pytest.raises(Error, match="aspect"):
-        region = edit_region.region(chest_xray, "sdedit", [], saved(tmp_path / "b.png", np.ones((20, 60))), None)
+        region = edit_region.parse_region(chest_xray, "sdedit", [], saved(tmp_path / "b.png", np.ones((20, 60))), None)
         region.levels(chest_xray, example, grid, 0, 0)
 
 
@@ -203,23 +204,23 @@ def test_a_mask_is_drawn_on_the_film_or_on_the_square_of_the_model(tmp_path: Pat
 def test_a_change_comes_back_as_what_it_was_and_nothing_else_moves(tmp_path: Path, curve: str) -> None:
     levels = gradient(256, 320) ** {"dark": 3.0, "even": 1.0, "bright": 0.4}[curve]
     texture = np.random.default_rng(0).normal(0, 0.004, levels.shape)
-    grid = chest_xray.grid(saved(tmp_path / "a.png", np.clip(levels + texture, 0, 1)), 64)
-    before = chest_xray.one(tmp_path / "a.png", (64, 64)).image[0]
+    grid = chest_xray.source_grid(saved(tmp_path / "a.png", np.clip(levels + texture, 0, 1)), 64)
+    before = chest_xray.read_image(tmp_path / "a.png", (64, 64)).image[0]
     rows, columns = np.mgrid[-1:1:64j, -1:1:64j]
     change = (-0.6 * np.exp(-4 * (rows**2 + columns**2)) * before).astype(np.float32)
     weight = np.zeros(grid.pixels.shape, np.float32)
     weight[64:192, 100:220] = 1
-    given = chest_xray.given_back(grid, change, weight)
+    given = chest_xray.apply_change(grid, change, weight)
     assert np.array_equal(given[weight == 0], grid.pixels[weight == 0])
-    assert np.array_equal(chest_xray.given_back(grid, 0 * change, weight), grid.pixels)
+    assert np.array_equal(chest_xray.apply_change(grid, 0 * change, weight), grid.pixels)
     # as the model sees it, with the levels of the film that it came from, the change is there
-    after = shown(square(given, 64), *grid.curve)
+    after = apply_curve(central_square(given, 64), *grid.curve)
     middle = (slice(24, 40), slice(24, 40))
     assert np.abs((after - before) - change)[middle].mean() < 0.05 * np.abs(change)[middle].mean()
     assert np.abs(change)[middle].max() > 0.08
     # the texture is that of the film, in the grey levels that the change was made in
     part = (slice(100, 150), slice(130, 190))
-    seen = [shown(pixels[part], *grid.curve) for pixels in (grid.pixels, given)]
+    seen = [apply_curve(pixels[part], *grid.curve) for pixels in (grid.pixels, given)]
     assert np.abs(np.diff(seen[1] - seen[0], 2)).mean() < 0.1 * np.abs(np.diff(seen[0], 2)).mean()
 
 
@@ -238,14 +239,14 @@ def test_a_strength_is_a_part_of_the_models_own_clock() -> None:
     world = two_classes(dtype="float32")
     plain, own = exact(world), exact(world, SD)
     assert guided.sigmas(plain, Walk(), 0.5)[0] == pytest.approx(3.42, abs=0.01)
-    assert guided.sigmas(own, Walk(), 0.5)[0] == described(**chest_xray.CLOCK).sigma(0.5) != 3.42
+    assert guided.sigmas(own, Walk(), 0.5)[0] == clock_from_config(**chest_xray.CLOCK).sigma(0.5) != 3.42
     x, mask = np.asarray(world.sample(2)[0], np.float32), np.full((2, 2, 2), 0.5)
     label = {"label": np.array([1, 1])}
     for model in (plain, own):
         seen: list[float] = []
         watching = dataclasses.replace(model, denoiser=Watched(world, seen))
-        local_edit.edit(watching, x, mask, label, label, LocalEdit(Walk("euler", 3, 1.0), feather=0), range(2))
-        da_fusion.augment(watching, x, label, label, da_fusion.DAFusion(Walk("euler", 3, 1.0), 0.5, 0.5), range(2))
+        local_edit.edit(Run(watching, label, label, range(2)), x, mask, LocalEdit(Walk("euler", 3, 1.0), feather=0))
+        da_fusion.augment(Run(watching, label, label, range(2)), x, da_fusion.DAFusion(Walk("euler", 3, 1.0), 0.5, 0.5))
         assert seen[0] == seen[3] == clock_of(model.meta).sigma(0.5)
 
 
@@ -280,9 +281,9 @@ def test_a_variance_preserving_model_is_noised_alike_and_starts_from_its_own_pri
     wanted, own, every = {"label": 1 - classes}, {"label": classes}, np.ones((COUNT, 2, 2), bool)
     seen = {}
     for name, run in {
-        "sdedit": lambda m: local_edit.edit(m, x, every * 0.9, wanted, wanted, walk, range(COUNT)),
-        "inpaint": lambda m: local_edit.inpaint(m, x, every, wanted, wanted, walk, range(COUNT)),
-        "invert": lambda m: local_edit.invert(m, x, every, 0.9, own, wanted, wanted, walk, range(COUNT)),
+        "sdedit": lambda m: local_edit.edit(Run(m, wanted, wanted, range(COUNT)), x, every * 0.9, walk),
+        "inpaint": lambda m: local_edit.inpaint(Run(m, wanted, wanted, range(COUNT)), x, every, walk),
+        "invert": lambda m: local_edit.invert(Run(m, wanted, wanted, range(COUNT)), x, every, 0.9, own, walk),
     }.items():
         inputs: list[np.ndarray] = []
         model = dataclasses.replace(exact(world, SD), denoiser=Watched(world, [], inputs, variance))
@@ -307,9 +308,9 @@ def test_a_counterfactual_toward_what_is_stated_changes_nothing_and_toward_anoth
     own, other = {"label": classes}, {"label": 1 - classes}
     for scale in (1.0, 3.0):
         settings = LocalEdit(Walk("heun", 40, scale))
-        same = text_edit.counterfactual(model, x, every, 0.5, own, own, settings, range(48))
+        same = text_edit.counterfactual(Run(model, own, own, range(48)), x, every, 0.5, own, settings)
         assert np.abs(same.images - x).max() < 0.02, "whatever the guidance"
-        moved = text_edit.counterfactual(model, x, every, 0.5, own, other, settings, range(48))
+        moved = text_edit.counterfactual(Run(model, other, own, range(48)), x, every, 0.5, own, settings)
         assert np.all(np.sign(moved.images[:, 0, 0, 0]) == np.where(classes == 0, 1, -1))
         rest = (slice(None), 0, [0, 1, 1], [1, 0, 1])
         assert np.abs(moved.images[rest] - x[rest]).mean() < 0.02
@@ -322,11 +323,11 @@ def test_where_two_conditions_disagree_is_found() -> None:
     world = Mixture(means, np.full(means.shape, 0.05), (0.5, 0.5), np, "float32")
     x = np.asarray(world.sample(20)[0], np.float32)
     own, other = {"label": np.zeros(20, int)}, {"label": np.ones(20, int)}
-    found = text_edit.difference(exact(world), x, own, other, Walk(), range(20))
+    found = text_edit.difference_mask(exact(world), x, own, other, Walk(), range(20))
     assert found.dtype == bool and found[:, 5:7, 9:11].all()
     assert not found[:, [0, 1, 12, 15]].any() and not found[:, :, [0, 4, 14, 15]].any()
     pair = {"label": np.zeros(2, int)}, {"label": np.ones(2, int)}
-    some = text_edit.difference(exact(world), x[[7, 3]], *pair, Walk(), [7, 3])
+    some = text_edit.difference_mask(exact(world), x[[7, 3]], *pair, Walk(), [7, 3])
     assert np.array_equal(some, found[[7, 3]]), "of an image, not of its batch"
 
 
@@ -350,8 +351,8 @@ def test_what_the_codec_loses_is_no_change() -> None:
     own, other, every = {"label": np.zeros(3, int)}, {"label": np.ones(3, int)}, np.ones((3, 16, 16), bool)
     for detail in (False, True):
         settings = LocalEdit(Walk("heun", 20, 1.0), detail=detail)
-        same = text_edit.counterfactual(model, x, every, 0.4, own, own, settings, range(3))
-        moved = text_edit.counterfactual(model, x, every, 0.4, own, other, settings, range(3))
+        same = text_edit.counterfactual(Run(model, own, own, range(3)), x, every, 0.4, own, settings)
+        moved = text_edit.counterfactual(Run(model, other, own, range(3)), x, every, 0.4, own, settings)
         assert (np.abs(same.images - x).max() < 0.02) == detail
         assert (np.abs(moved.images - (x + 0.5)).max() < 0.05) == detail
         assert np.abs(same.changes[0].inside) > 0.1, "of the model alone it is said"
@@ -360,10 +361,12 @@ def test_what_the_codec_loses_is_no_change() -> None:
 def test_edges_are_where_they_were_or_not() -> None:
     field = np.random.default_rng(0).standard_normal((64, 64))
     image = ndimage.gaussian_filter(field, 3)[None, None] * 4
-    assert text_edit.edges(image, image) == pytest.approx([1.0])
-    assert text_edit.edges(image, 0.5 * image + 0.2)[0] == pytest.approx(1.0), "brightness and contrast are no edges"
-    assert text_edit.edges(image, image[..., ::-1])[0] < 0.3
-    assert np.isnan(text_edit.edges(image, np.zeros_like(image))[0])
+    assert text_edit.edge_correlation(image, image) == pytest.approx([1.0])
+    assert text_edit.edge_correlation(image, 0.5 * image + 0.2)[0] == pytest.approx(1.0), (
+        "brightness and contrast are no edges"
+    )
+    assert text_edit.edge_correlation(image, image[..., ::-1])[0] < 0.3
+    assert np.isnan(text_edit.edge_correlation(image, np.zeros_like(image))[0])
 
 
 # ------------------------------------------------------------------------------------------------------------- whole runs
@@ -375,10 +378,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("edit") / "model"
     root.mkdir()
     torch.manual_seed(0)
-    words = tokenizer.train([chest_xray.composed(random.Random(n)) for n in range(60)], TOKENS, 500)
+    words = tokenizer.train([chest_xray.random_prompt(random.Random(n)) for n in range(60)], TOKENS, 500)
     words.save(root / tokenizer.FILE)
     fields = chest_xray.fields(VOCABULARY) | {TEXT: Field((TOKENS, WIDTH), "float32", 0.0)}
-    ends = described(**chest_xray.CLOCK).sigmas
+    ends = clock_from_config(**chest_xray.CLOCK).sigmas
     spec = Spec((4, 8, 8), fields, ends[0], ends[-1], 1.0, 1.0)
     network = {"layers": 1, "attention_head_dim": 8, "norm_groups": 4, "dropout": 0.0, "attention": 1}
     classes = len(VOCABULARY["film"])  # type: ignore[arg-type]
@@ -520,7 +523,7 @@ def test_one_dicom_film_comes_back_as_dicom_of_the_same_study(model, tmp_path) -
     )
     assert made.SourceImageSequence[0].ReferencedSOPInstanceUID == data.SOPInstanceUID
     assert made.ImageComments == "right effusion" and made.PatientOrientation == ["L", "F"]
-    again, before = film(path), film(tmp_path / "IM01")
+    again, before = read_film(path), read_film(tmp_path / "IM01")
     assert again.synthetic and again.view == "" and again.pixels.shape == (90, 120)
     inside = np.zeros((90, 120), bool)
     inside[30:80, 20:60] = True
@@ -592,5 +595,5 @@ def test_the_command_line_takes_words_and_boxes_and_says_what_was_kept(
     told = capsys.readouterr().out
     assert "likeness to the words wanted" in told and "SSIM / correlation of edges" in told and "start sigma" in told
     assert f"2 on the grid of their files in {tmp_path / 'out' / 'films'}" in told
-    region = dataset.info(tmp_path / "out")["settings"]["region"]
+    region = dataset.read_info(tmp_path / "out")["settings"]["region"]
     assert region == "box 20,20,60,50 and 30,20,60,55"

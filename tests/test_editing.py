@@ -8,6 +8,7 @@ import torch
 from worlds import BACKENDS, Mixture, three_classes, two_classes
 
 from toolkit.diffusion import editing, guidance
+from toolkit.diffusion.editing import Resampling
 from toolkit.diffusion.noise import Purpose, Seeded
 from toolkit.diffusion.samplers import SAMPLERS, STOCHASTIC
 from toolkit.diffusion.schedule import ddpm, karras, strength_to_sigma
@@ -174,7 +175,7 @@ def test_counterfactual_moves_the_class_and_keeps_the_anatomy(name, target):
     x, labels = world.sample(100)
     sigmas = ddpm(60, strength_to_sigma(0.5))
     noise = Seeded(0, range(100), world.spec.shape)
-    healthy = guidance.toward(plain(world), world.gradient, world.one_hot(*[target] * 100), 1.0)
+    healthy = guidance.classifier_guided(plain(world), world.gradient, world.one_hot(*[target] * 100), 1.0)
     found = editing.counterfactual(SAMPLERS[name], plain(world), healthy, x, sigmas, noise)
 
     other = labels != target
@@ -228,7 +229,7 @@ def completed(world, known, sampler="euler_ancestral", steps=40, **how):
     noise = Seeded(6, range(len(known)), world.spec.shape, world.asarray)
     sigmas = karras(steps, 20.0, 0.01)
     mask = world.asarray(LEFT)
-    return editing.inpaint(SAMPLERS[sampler], plain(world), known, mask, sigmas, noise, 20.0, **how)
+    return editing.inpaint(SAMPLERS[sampler], plain(world), known, mask, sigmas, noise, 20.0, Resampling(**how))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -278,7 +279,7 @@ def test_inpaint_walks_repaints_path_with_fresh_noise():
         noise(0)
         return x
 
-    editing.inpaint(sampler, None, np.zeros((1, 1, 1, 2)), LEFT, sigmas, noise, 9.0, jump=3, resamples=2)
+    editing.inpaint(sampler, None, np.zeros((1, 1, 1, 2)), LEFT, sigmas, noise, 9.0, Resampling(3, 2))
     first = [(9.0, 7.0), (7.0, 5.0), (5.0, 3.0)]
     assert visited == [*first, *first, (3.0, 1.0), (3.0, 1.0), (1.0, 0.0)]
     assert len(set(draws)) == len(draws)
@@ -297,7 +298,7 @@ def test_a_jump_adds_the_noise_that_is_missing():
 
     sigmas = [9.0, 7.0, 5.0, 3.0, 1.0, 0.0]
     for mask in (np.float32(0), np.float32(1)):
-        editing.inpaint(sampler, lambda x, sigma: 0 * x, zero, mask, sigmas, noise, 9.0, jump=2, resamples=3)
+        editing.inpaint(sampler, lambda x, sigma: 0 * x, zero, mask, sigmas, noise, 9.0, Resampling(2, 3))
     assert np.allclose(levels, 1, atol=0.02)
 
 
@@ -313,7 +314,7 @@ def test_the_procedures_run_on_torch():
     for world in worlds:
         x, _ = world.sample(4)
         noise = Seeded(0, range(4), world.spec.shape, world.asarray)
-        to = guidance.toward(plain(world), world.gradient, world.one_hot(1, 1, 1, 1), 2.0)
+        to = guidance.classifier_guided(plain(world), world.gradient, world.one_hot(1, 1, 1, 1), 2.0)
         found = editing.counterfactual(SAMPLERS["dpmpp_2m"], plain(world), to, x, ddpm(10, 3.4), noise)
         found = editing.sdedit(SAMPLERS["euler_ancestral"], to, found, ddpm(10, 1.0), noise)
         answers.append(np.asarray(found))

@@ -18,8 +18,9 @@ from test_backends import SPEC, written
 from worlds import two_classes
 
 from diffgraft import models
-from diffgraft.deployment import exporting
 from diffgraft.deployment.export import export as export_model
+from diffgraft.requests import ExportRequest
+from diffgraft.requests.record import read as requested
 from export import gate, record
 from export.gate import Trial
 from export.record import Record
@@ -30,6 +31,7 @@ from toolkit.diffusion.noise import Seeded
 from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.diffusion.schedule import karras
 from toolkit.example import Error, Note
+from toolkit.models.folder import fingerprint
 
 WORLD = two_classes(dtype="float32")
 SIGMAS = (0.05, 1.0, 40.0)
@@ -148,14 +150,14 @@ def test_images_that_show_nothing_are_refused(change, words):
 
 def test_what_images_show_has_to_lie_in_the_interval_of_fp32():
     ours = sampled(model(), gate.JUDGED)[:, 0, 0, 0]
-    low, high = gate.interval(ours)
-    found = gate.agreed("first pixel", ours, ours + (high - ours.mean()) * 0.9)
+    low, high = gate.bootstrap_interval(ours)
+    found = gate.compare_metric("first pixel", ours, ours + (high - ours.mean()) * 0.9)
     assert (found.fp32, found.low, found.high) == pytest.approx((ours.mean(), low, high))
     with pytest.raises(Error, match=rf"first pixel within {low:.3f} to {high:.3f}"):
-        gate.agreed("first pixel", ours, ours + (high - ours.mean()) * 1.1)
+        gate.compare_metric("first pixel", ours, ours + (high - ours.mean()) * 1.1)
     with pytest.raises(Error, match="first pixel"):
-        gate.agreed("first pixel", ours, ours - (ours.mean() - low) * 1.1)
-    assert gate.agreed("all alike", np.ones(5), np.ones(5)).found == 1
+        gate.compare_metric("first pixel", ours, ours - (ours.mean() - low) * 1.1)
+    assert gate.compare_metric("all alike", np.ones(5), np.ones(5)).found == 1
 
 
 def test_the_interval_is_the_bootstrap_of_scipy():
@@ -163,7 +165,7 @@ def test_the_interval_is_the_bootstrap_of_scipy():
     theirs = stats.bootstrap(
         (values,), np.mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
-    assert gate.interval(values) == pytest.approx(tuple(theirs), abs=0.05)
+    assert gate.bootstrap_interval(values) == pytest.approx(tuple(theirs), abs=0.05)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
@@ -206,7 +208,7 @@ def test_a_record_comes_back(tmp_path):
         tmp_path, speed=speed, domain={"metric": "m", "images": 24, "fp32": 1, "low": 0, "high": 2, "found": 1}
     )
     second = kept(tmp_path, precision="int8", ran="onnx:int8")
-    assert record.read(tmp_path) == record.passed(tmp_path, "w") == [first, second]
+    assert record.read(tmp_path) == record.valid_exports(tmp_path, "w") == [first, second]
     assert (first.ratio, second.ratio) == (2.5, 0.0)
     content = json.loads((tmp_path / "exports.json").read_text())
     assert content["format"] == 1
@@ -221,19 +223,19 @@ def test_a_record_of_the_same_kind_is_replaced_and_those_of_other_weights_go(tmp
     assert {r.fuse: r.ran for r in record.read(tmp_path)} == {"none": newer.ran, "step": "onnx:fp16"}
     last = kept(tmp_path, precision="int8", weights="others")
     assert record.read(tmp_path) == [last]
-    assert record.passed(tmp_path, "w") == []
+    assert record.valid_exports(tmp_path, "w") == []
 
 
 def test_only_what_its_target_ran_and_is_as_it_was_may_be_run(tmp_path):
     kept(tmp_path, target="tensorrt", ran="onnx:fp16")
     assert len(record.read(tmp_path)) == 1
-    assert record.passed(tmp_path, "w") == []
+    assert record.valid_exports(tmp_path, "w") == []
     kept(tmp_path)
-    assert [r.target for r in record.passed(tmp_path, "w")] == ["onnx"]
+    assert [r.target for r in record.valid_exports(tmp_path, "w")] == ["onnx"]
     (tmp_path / "denoiser.fp16.onnx").write_bytes(b"another graph")
-    assert record.passed(tmp_path, "w") == []
+    assert record.valid_exports(tmp_path, "w") == []
     (tmp_path / "denoiser.fp16.onnx").unlink()
-    assert record.passed(tmp_path, "w") == []
+    assert record.valid_exports(tmp_path, "w") == []
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 2, "exports": []}', '{"format": 1, "exports": [{}]}'])
@@ -256,7 +258,7 @@ def test_a_record_that_is_not_ours_is_refused(tmp_path, content):
 )
 def test_what_cannot_be_exported_is_refused_at_once(asked, words):
     with pytest.raises(Error, match=words):
-        exporting.check(*asked)
+        ExportRequest("model", asked[0], None, *asked[1:])
 
 
 # ------------------------------------------------------------------------------------------------- a small model folder
@@ -297,7 +299,7 @@ class TestExported:
         assert {p.name for p in folder.glob("*.onnx")} == graphs
         assert not [p for p in folder.iterdir() if p.name.startswith(".")]
         fingerprint = models.open(folder, "onnx").fingerprint
-        found = {r.precision: r for r in record.passed(folder, fingerprint)}
+        found = {r.precision: r for r in record.valid_exports(folder, fingerprint)}
         assert set(found) == {"fp32", "fp16"}
         assert set(found["fp16"].files) == {f"{name}.fp16.onnx" for name in HALF}
         assert set(found["fp16"].run) == {"generate", "guided counterfactual", "counterfactual"}
@@ -359,7 +361,7 @@ class TestExported:
         found = {r.precision: r for r in record.read(copy)}["bf16"]
         assert found.ran == "openvino:bf16"
         assert 1e-3 < max(row["error"] for row in found.parity) <= 8e-2
-        assert found not in record.passed(copy, found.weights)
+        assert found not in record.valid_exports(copy, found.weights)
         with pytest.raises(Error, match="no convolutions in bf16"):
             ort.open(copy, precision="bf16")
 
@@ -389,7 +391,7 @@ class TestExported:
         assert len([n for n in notes if "built on the device" in n]) == 1
         found = {r.target: r for r in record.read(copy)}["tensorrt"]
         assert found.ran == "onnx:fp16"
-        assert found not in record.passed(copy, found.weights)
+        assert found not in record.valid_exports(copy, found.weights)
 
     @pytest.mark.parametrize(("precision", "kind"), [("fp32", "another weight"), ("fp16", "nan")])
     def test_a_spoilt_graph_leaves_the_folder_as_it_was(self, copy, monkeypatch, precision, kind):
@@ -444,4 +446,7 @@ class TestExported:
         assert {p.name for p in written} == {f"{name}.onnx" for name in GRAPHS}
         assert {p.name for p in out.glob("*.onnx")} == {f"{name}.onnx" for name in GRAPHS}
         assert {r.key for r in record.read(out)} == {("onnx", "fp32", "none"), ("openvino", "fp32", "none")}
+        kept = requested(out)
+        assert kept.verb == "export" and kept.request["out"] == str(out) and kept.model == fingerprint(folder)
+        assert not (folder / "request.json").exists(), "in place, exports.json says all that was requested"
         assert dataclasses.asdict(models.open(out, "openvino").denoiser.spec) == dataclasses.asdict(SPEC)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffgraft.cli.methods import methods
-from toolkit.evaluation.detection import Detections, Truth
+from toolkit.evaluation.detection.metrics import Detections, Truth
 from toolkit.example import Error
 from toolkit.methods import faithfulness
 from toolkit.methods.faithfulness import Calibration, Counts, Judgement
@@ -81,7 +81,7 @@ def test_the_error_lies_between_nought_and_one(boxes: list, data: st.DataObject)
     found = data.draw(st.lists(st.sampled_from(boxes), unique=True)) if boxes else []
     one = judged(boxes, found)
     assert 0 <= one.error <= 1 and len(one.states) == len(boxes)
-    counts = faithfulness.counted([one], 2)
+    counts = faithfulness.count_outcomes([one], 2)
     assert counts.asked.sum() == len(boxes)
     assert counts.matched.sum() == one.states.count("matched")
 
@@ -161,9 +161,9 @@ def test_hardness_is_the_rate_of_what_is_not_matched_where_much_was_seen() -> No
 def test_the_best_are_those_whose_boxes_score_most() -> None:
     scores = [0.6, 0.9, 0.7, 0.8]
     rows = [judged([ONE], [ONE], score=score) for score in scores]
-    assert faithfulness.best(rows, 2).tolist() == [1, 3]
+    assert faithfulness.most_faithful(rows, 2).tolist() == [1, 3]
     missed = judged([ONE, CELLS[0]], [ONE], score=1.0)
-    assert faithfulness.best([missed, *rows], 4).tolist() == [1, 2, 3, 4]
+    assert faithfulness.most_faithful([missed, *rows], 4).tolist() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_the_best_are_those_whose_boxes_score_most() -> None:
 def test_a_box_moves_to_a_sure_detection_that_is_a_little_off(shift: float, score: float, moves: bool) -> None:
     # Overlap of a square of 20 moved by s: (20 - s) / (20 + s), 0.9 at about 1.05 and 0.5 at 6.7.
     one = judged([(CELL, 0, 0, 20), (CELL, 50, 0, 20)], [(CELL, shift, 0, 20), (CELL, 50, 0, 20)], score=score)
-    corners, which = faithfulness.relabelled(one, np.array([0.7, 0.7]))
+    corners, which = faithfulness.relabel(one, np.array([0.7, 0.7]))
     assert which.tolist() == ([0] if moves else [])
     assert corners[0, 0] == (shift if moves else 0) and corners[1].tolist() == [50, 0, 70, 20]
 
@@ -190,9 +190,9 @@ def test_the_smallest_box_that_works_is_measured_against_real_ones(known: Calibr
 
 def test_size_classes_have_a_name_each() -> None:
     assert len(faithfulness.size_names()) == len(faithfulness.SIDES)
-    corner = faithfulness.counted([judged([(CELL, 0, 0, 8), (CELL, 100, 0, 7.9), (CELL, 0, 100, 200)], [])], 2).asked[
-        CELL
-    ]
+    corner = faithfulness.count_outcomes(
+        [judged([(CELL, 0, 0, 8), (CELL, 100, 0, 7.9), (CELL, 0, 100, 200)], [])], 2
+    ).asked[CELL]
     assert corner.tolist() == [1, 1, 0, 0, 0, 0, 0, 0, 1]
 
 

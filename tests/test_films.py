@@ -12,19 +12,21 @@ import pytest
 
 from diffgraft.evaluation import subgroups
 from diffgraft.evaluation.alignment import alignment
-from diffgraft.evaluation.classes.experiment import classify
-from diffgraft.evaluation.distribution import distribution
+from diffgraft.evaluation.classify import classify
+from diffgraft.evaluation.data import FINDING
+from diffgraft.evaluation.distribution.compare import evaluate_distribution
 from diffgraft.evaluation.experiment import REAL_ARMS, arms
 from diffgraft.evaluation.findings import alignment as findings_alignment
-from diffgraft.evaluation.findings.result import Told
-from diffgraft.evaluation.pools import FINDING, families, read_films, with_findings
+from diffgraft.evaluation.findings.result import FilmSet
+from diffgraft.evaluation.pools import families
+from diffgraft.evaluation.real import has_findings, read_films
 from domains import chest_xray
 from toolkit.data import dataset
 from toolkit.data.labels import Range
 from toolkit.diffusion.model import Identity, Model, Spec
-from toolkit.evaluation.anomaly import Interval
+from toolkit.evaluation.interval import Interval
 from toolkit.example import Annotation, Error, Example, Provenance
-from toolkit.models.folder import hashed
+from toolkit.models.folder import hash_id
 
 MADE = Provenance("synthetic", "0123abcd", "generate", 0)
 VOCABULARY = {
@@ -103,10 +105,10 @@ def test_a_finding_that_hardly_a_training_film_has_is_not_told(tmp_path):
 
 def test_a_generator_that_saw_a_held_out_patient_is_refused(real, tmp_path):
     films = read_films(real, None)
-    own = [hashed(e.id) for e in films.training(0, 0)]
+    own = [hash_id(e.id) for e in films.training(0, 0)]
     good = write(tmp_path / "good", made(), trained_on=own)
     assert families(films, good, {})[0].at(0, 0).seen == {e.id for e in films.training(0, 0)}
-    bad = write(tmp_path / "bad", made(), trained_on=[*own, hashed(films.test[0].id)])
+    bad = write(tmp_path / "bad", made(), trained_on=[*own, hash_id(films.test[0].id)])
     for experiment in (alignment, classify):
         with pytest.raises(Error, match="trained on 1 of the"):
             experiment(real, bad, steps=1, seeds=1)
@@ -125,7 +127,7 @@ def test_what_cannot_be_asked_is_refused(real, tmp_path):
     few = write(tmp_path / "few", FILMS[:20])
     with pytest.raises(Error, match="present and 8 with it absent"):
         classify(few, write(tmp_path / "made", made(), trained_on=[]), steps=1, seeds=1)
-    assert with_findings(real) and not with_findings(tmp_path)
+    assert has_findings(real) and not has_findings(tmp_path)
 
 
 def test_one_label_of_films_is_still_told_by_itself(real, tmp_path):
@@ -221,11 +223,13 @@ def test_what_an_alignment_writes(agreement):
 
 
 def test_copies_of_training_films_that_are_told_too_well_are_said():
-    def told_as(value: float) -> Told:
-        return Told(9, 9, (), (), Interval(value, value - 0.05, value + 0.05))
+    def told_as(value: float) -> FilmSet:
+        return FilmSet(9, 9, (), (), Interval(value, value - 0.05, value + 0.05))
 
     def said(real: float, made: float) -> list[str]:
-        return findings_alignment._doubts({"held-out real": told_as(real), "synthetic": told_as(made)}, "synthetic", [])
+        return findings_alignment._warnings(
+            {"held-out real": told_as(real), "synthetic": told_as(made)}, "synthetic", []
+        )
 
     assert any("diffgraft audit" in line for line in said(0.74, 0.99))
     assert not said(0.74, 0.78) and not said(0.74, 0.6)
@@ -316,7 +320,7 @@ def model(tmp_path_factory) -> Path:
 
 def test_a_distribution_of_films_is_told_by_parts(real, model, tmp_path):
     fake = write(tmp_path / "fake", made(), trained_on=[])
-    found = distribution(real, fake, model=model, out=tmp_path / "report")
+    found = evaluate_distribution(real, fake, model=model, out=tmp_path / "report")
     parts = {part.name: part for part in found.parts}
     assert parts["all"].fake == 120 and parts["opacity present"].fake == 60
     assert parts["all"].held_out + parts["all"].training == len(FILMS)
@@ -325,16 +329,14 @@ def test_a_distribution_of_films_is_told_by_parts(real, model, tmp_path):
     assert parts["all"].kid.error < parts["age below 40"].kid.error
     assert "age 40 to 65" in str(found) and "floor" in (tmp_path / "report" / "report.html").read_text()
     bright = [dataclasses.replace(e, image=np.clip(e.image + 0.5 * (n % 2), -1, 1)) for n, e in enumerate(made())]
-    worse = distribution(real, write(tmp_path / "bright", bright, trained_on=[]), model=model)
+    worse = evaluate_distribution(real, write(tmp_path / "bright", bright, trained_on=[]), model=model)
     worse_parts = {part.name: part for part in worse.parts}
     assert worse_parts["opacity present"].kid.value > 5 * worse_parts["opacity present"].kid.error
 
 
 def test_an_alignment_with_a_model_tells_how_far_each_part_is(real, model, tmp_path):
     fake = write(tmp_path / "fake", made(60), trained_on=[])
-    found = findings_alignment.alignment(
-        real, fake, model=model, seeds=1, steps=2, crossed=False, out=tmp_path / "report"
-    )
+    found = alignment(real, fake, model=model, seeds=1, steps=2, cross_validate=False, out=tmp_path / "report")
     part = {each.name: each for each in found.parts}["all"]
     assert part.distance.fake == 60 and part.distance.kid is not None and part.distance.floor is not None
     assert "real, cross-validated" not in found.sets and not found.likeness

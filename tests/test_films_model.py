@@ -14,7 +14,8 @@ import pytest
 from diffgraft import models
 from diffgraft.deployment.export import export as export_model
 from diffgraft.generation import gates
-from diffgraft.generation import generate as generation
+from diffgraft.generation.generate import generate
+from diffgraft.models.trained_on import split_training_set
 from diffgraft.training import train as training
 from domains import chest_xray
 from toolkit.data import dataset, labels
@@ -41,7 +42,7 @@ def data(tmp_path_factory) -> Path:
             }
             known |= {"normal": float(1 - n % 2), "age": 40.0 + n}
             text = "Right pleural effusion." if n % 2 else None
-            annotation = Annotation(text, known | chest_xray.complete(known, chest_xray.VOCABULARY))
+            annotation = Annotation(text, known | chest_xray.infer_labels(known, chest_xray.VOCABULARY))
             yield Example(f"film{n}", image.clip(-1, 1), annotation, f"patient{n}")
 
     dataset.write(films(), root, domain="chest_xray", labels=labels.to_json(chest_xray.VOCABULARY))
@@ -90,21 +91,21 @@ def test_it_is_exported_and_both_backends_make_the_same_films(model, tmp_path) -
     assert {"text", "likeness", "denoised", "latent"} <= {parity.output for parity in parities}
     asked = {"view": 0.0, "age": 60.0}
     for backend in ("torch", "onnx"):
-        generation.generate(place, tmp_path / backend, asked, 2, QUICK, text="right effusion", backend=backend)
+        generate(place, tmp_path / backend, asked, 2, QUICK, text="right effusion", backend=backend)
     ours, theirs = (np.stack([e.image for e in dataset.read(tmp_path / b)]) for b in ("torch", "onnx"))
     assert np.abs(ours - theirs).max() < 1e-3
 
 
 @pytest.mark.slow
 def test_labels_alone_are_put_into_words(model, tmp_path) -> None:
-    generation.generate(model, tmp_path / "out", {"view": 3.0}, 4, QUICK, backend="torch")
+    generate(model, tmp_path / "out", {"view": 3.0}, 4, QUICK, backend="torch")
     texts = [e.annotation.text for e in dataset.read(tmp_path / "out")]
-    assert all(texts) and all(chest_xray.understood(t or "").get("view", 3.0) == 3.0 for t in texts)
+    assert all(texts) and all(chest_xray.labels_from_text(t or "").get("view", 3.0) == 3.0 for t in texts)
 
 
 @pytest.mark.slow
 def test_like_a_data_set_words_its_films_anew(model, data, tmp_path) -> None:
-    generation.generate(model, tmp_path / "out", {}, 6, QUICK, like=data, backend="torch")
+    generate(model, tmp_path / "out", {}, 6, QUICK, like=data, backend="torch")
     own = {e.annotation.text for e in dataset.read(data)}
     made = list(dataset.read(tmp_path / "out"))
     assert all(e.annotation.text for e in made) and {e.annotation.text for e in made} - own
@@ -115,8 +116,8 @@ def test_like_a_data_set_words_its_films_anew(model, data, tmp_path) -> None:
 def test_the_filter_by_text_keeps_what_fits_as_well_as_real_films_do(model, data) -> None:
     """The same film under its own prompt and under none of it: the limit lies between what real films reach."""
     opened = models.open(model, "torch")
-    gate = gates.fits(opened, chest_xray, data)
-    _, unseen = gates.split(opened.meta, data)
+    gate = gates.fits_text(opened, chest_xray, data)
+    _, unseen = split_training_set(opened.meta, data)
     images = np.stack([e.image for e in unseen])
     rows = [Annotation(chest_xray.caption(e.annotation, random.Random(n))) for n, e in enumerate(unseen)]
     kept = gate.judge(images, rows).kept
@@ -132,4 +133,4 @@ def test_text_encoder_and_denoiser_are_trained_jointly_if_asked(model, data, tmp
     before = (place / "text.safetensors").read_bytes()
     training.train(chest_xray, data, place, "denoiser", steps=4, joint=True, learning_rate=1e-2, ema=0.5, **STEPS)
     assert (place / "text.safetensors").read_bytes() != before
-    assert generation.generate(place, tmp_path / "out", {}, 1, QUICK, text="PA view", backend="torch").count == 1
+    assert generate(place, tmp_path / "out", {}, 1, QUICK, text="PA view", backend="torch").count == 1

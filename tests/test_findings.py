@@ -21,18 +21,18 @@ def world(seed: int, n: int = 60, shift: float = 1.0, runs: int = 2) -> tuple[np
 
 def test_an_area_is_that_of_scikit_learn_and_unknown_is_left_out():
     scores, truth, groups = world(0)
-    found = findings.areas(scores, truth, groups, resamples=10)
+    found = findings.finding_aurocs(scores, truth, groups, resamples=10)
     for f in range(3):
         known = ~np.isnan(truth[:, f])
         each = [roc_auc_score(truth[known, f], run[known, f]) for run in scores]
         assert found.value[f] == pytest.approx(np.mean(each))
-    assert findings.macro(found, [0, 2]).value == pytest.approx(found.value[[0, 2]].mean())
+    assert findings.macro_auroc(found, [0, 2]).value == pytest.approx(found.value[[0, 2]].mean())
 
 
 def test_a_resample_is_the_area_of_the_images_it_drew():
     """A resample in which every group is drawn as often as a plain copy of the data would have it."""
     scores, truth, groups = world(1, runs=1)
-    found = findings.areas(scores, truth, groups, resamples=4, seed=3)
+    found = findings.finding_aurocs(scores, truth, groups, resamples=4, seed=3)
     names = np.unique(groups)
     random = np.random.default_rng(3)
     times = random.multinomial(len(names), np.full(len(names), 1 / len(names)), 4)
@@ -47,7 +47,7 @@ def test_blocks_are_compared_within_themselves():
     """Two folds whose models score on scales far apart: together they would rank folds, apart they rank findings."""
     scores, truth, groups = world(2, runs=1)
     block = np.arange(60) % 2
-    found = findings.areas(scores + 100 * block[:, None], truth, groups, block, resamples=2)
+    found = findings.finding_aurocs(scores + 100 * block[:, None], truth, groups, block, resamples=2)
     hits, pairs = 0.0, 0
     for b in (0, 1):
         here = (block == b) & ~np.isnan(truth[:, 0])
@@ -63,7 +63,7 @@ def test_intervals_hold_the_area_of_the_population():
         random = np.random.default_rng(seed)
         truth = (np.arange(80) % 2)[:, None].astype(float)
         scores = (random.standard_normal((80, 1)) + truth)[None]
-        (interval,) = findings.areas(scores, truth, [str(k) for k in range(80)], resamples=200).intervals
+        (interval,) = findings.finding_aurocs(scores, truth, [str(k) for k in range(80)], resamples=200).intervals
         held += interval.low <= 0.7602 <= interval.high
     assert 0.88 <= held / 120 <= 0.99
 
@@ -72,24 +72,24 @@ def test_groups_widen_an_interval():
     """Every image four times over is no more evidence, unless it is said to be."""
     scores, truth, _ = world(4, n=40, runs=1)
     many, long = np.repeat(scores, 4, 1), np.repeat(truth, 4, 0)
-    apart = findings.areas(many, long, [str(k) for k in range(160)]).intervals[0]
-    together = findings.areas(many, long, [str(k // 4) for k in range(160)]).intervals[0]
+    apart = findings.finding_aurocs(many, long, [str(k) for k in range(160)]).intervals[0]
+    together = findings.finding_aurocs(many, long, [str(k // 4) for k in range(160)]).intervals[0]
     assert together.high - together.low > 1.6 * (apart.high - apart.low)
 
 
 def test_a_difference_is_paired():
     scores, truth, groups = world(5)
-    one = findings.areas(scores, truth, groups)
+    one = findings.finding_aurocs(scores, truth, groups)
     same = findings.difference(one, one, [0, 1])
     assert (same.value, same.low, same.high) == (0, 0, 0)
-    worse = findings.areas(-scores, truth, groups)
+    worse = findings.finding_aurocs(-scores, truth, groups)
     assert findings.difference(one, worse, [0]).low > 0
 
 
 def test_shuffled_truths_give_chance_and_a_true_area_lies_outside():
     scores, truth, groups = world(6, n=120, shift=2.0)
-    chance = findings.shuffled_areas(scores, truth)
-    found = findings.areas(scores, truth, groups, resamples=2).value
+    chance = findings.shuffled_aurocs(scores, truth)
+    found = findings.finding_aurocs(scores, truth, groups, resamples=2).value
     for each, value in zip(chance, found, strict=True):
         assert abs(each.value - 0.5) < 0.02 and each.low < 0.5 < each.high < value
 
@@ -97,11 +97,11 @@ def test_shuffled_truths_give_chance_and_a_true_area_lies_outside():
 def test_one_kind_alone_has_no_area():
     scores, truth, groups = world(7)
     truth[:, 1] = np.where(np.isnan(truth[:, 1]), np.nan, 1.0)
-    found = findings.areas(scores, truth, groups, resamples=5)
+    found = findings.finding_aurocs(scores, truth, groups, resamples=5)
     assert found.intervals[1].value is None and str(found.intervals[1]) == "-"
-    assert findings.shuffled_areas(scores, truth, 3)[1].value is None
-    assert findings.macro(found, [0, 1]).value == pytest.approx(found.value[0])
-    assert findings.macro(found, [1]).value is None
+    assert findings.shuffled_aurocs(scores, truth, 3)[1].value is None
+    assert findings.macro_auroc(found, [0, 1]).value == pytest.approx(found.value[0])
+    assert findings.macro_auroc(found, [1]).value is None
 
 
 def test_accuracy_is_the_part_that_is_right_and_unknown_is_left_out():
@@ -122,9 +122,9 @@ def test_forests_of_several_labels_are_those_of_each():
     images += 0.4 * kinds[:, None, None, None]
     targets = np.stack([kinds, kinds == 0, np.full(60, np.nan)], 1).astype(float)
     targets[:5, 1] = np.nan
-    found = classification.forests(images, targets, test, (3, 2, 2), seed=1)
-    assert np.array_equal(found[:, :3].argmax(1), classification.forest(images, kinds, test, seed=1))
-    rest = classification.forest(images[5:], (kinds[5:] == 0).astype(int), test, seed=1)
+    found = classification.random_forest_probabilities(images, targets, test, (3, 2, 2), seed=1)
+    assert np.array_equal(found[:, :3].argmax(1), classification.random_forest(images, kinds, test, seed=1))
+    rest = classification.random_forest(images[5:], (kinds[5:] == 0).astype(int), test, seed=1)
     assert np.array_equal(found[:, 3:5].argmax(1), rest)
     assert (found[:, 5:] == 0.5).all()
 
@@ -132,8 +132,8 @@ def test_forests_of_several_labels_are_those_of_each():
 def test_shapes_that_differ_are_refused():
     scores, truth, groups = world(8)
     with pytest.raises(Error, match="a group an image"):
-        findings.areas(scores, truth, groups[1:])
+        findings.finding_aurocs(scores, truth, groups[1:])
     with pytest.raises(Error, match="a group an image"):
-        findings.areas(scores[0], truth, groups)
+        findings.finding_aurocs(scores[0], truth, groups)
     with pytest.raises(Error, match="Every image has a group"):
         findings.mean(scores[:, :, 0], groups[1:])

@@ -15,7 +15,7 @@ from PIL import Image
 from toolkit.data import dataset, xmp
 from toolkit.example import Annotation, Error, Example, Provenance
 from toolkit.formats import folders
-from toolkit.formats.photograph import photograph
+from toolkit.formats.photograph import read_photograph
 
 RED, GREEN = (200, 30, 20), (20, 160, 40)
 
@@ -220,7 +220,7 @@ def test_a_folder_without_photographs_is_an_error(tmp_path):
 
 def colour(path: Path) -> list[int]:
     """The 8-bit colour of an image of one colour."""
-    image, _ = photograph(path)
+    image, _ = read_photograph(path)
     levels = np.rint((image + 1) * 127.5)
     assert image.dtype == np.float32 and image.shape[0] == 3
     return np.median(levels, axis=(1, 2)).astype(int).tolist()
@@ -267,7 +267,7 @@ def test_a_palette_s_transparent_entry_is_white(tmp_path):
 def test_a_file_of_measurements_is_no_photograph(tmp_path, values):
     Image.fromarray(values).save(tmp_path / "a.tif")
     with pytest.raises(Error, match="8 or 16 bits"):
-        photograph(tmp_path / "a.tif")
+        read_photograph(tmp_path / "a.tif")
 
 
 def test_exif_orientation_is_applied(tmp_path):
@@ -276,10 +276,10 @@ def test_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by 90 degrees to the right: what was left comes up
     Image.fromarray(levels).save(tmp_path / "a.jpg", exif=exif, quality=95)
-    image, _ = photograph(tmp_path / "a.jpg")
+    image, _ = read_photograph(tmp_path / "a.jpg")
     assert image.shape == (3, 32, 16)
     assert image[:, :14].mean() > 0.9 and image[:, 18:].mean() < -0.9
-    small, _ = photograph(tmp_path / "a.jpg", (16, 8))
+    small, _ = read_photograph(tmp_path / "a.jpg", (16, 8))
     assert small[:, :7].mean() > 0.9 and small[:, 9:].mean() < -0.9
 
 
@@ -289,26 +289,26 @@ def test_a_shape_is_never_stretched(tmp_path):
     levels[(rows - 31.5) ** 2 + (cols - 31.5) ** 2 < 20**2] = 0
     levels[:, -1] = RED
     Image.fromarray(levels).save(tmp_path / "a.png")
-    image, _ = photograph(tmp_path / "a.png", (32, 64))
+    image, _ = read_photograph(tmp_path / "a.png", (32, 64))
     dark = image.max(0) < 0
     assert dark.any(0).sum() == dark.any(1).sum() == 20
     assert (image[:, :, :16] == image[:, :, 16:17]).all()
     assert (image[:, :, 48:] == image[:, :, 47:48]).all() and image[1, :, 60].max() < image[1, :, 4].min()
-    tall, _ = photograph(tmp_path / "a.png", (64, 32))
+    tall, _ = read_photograph(tmp_path / "a.png", (64, 32))
     assert (tall[:, :16] == tall[:, 16:17]).all() and tall.shape == (3, 64, 32)
 
 
 def test_an_aspect_that_is_nearly_right_is_resized_plainly(tmp_path):
     gradient = np.linspace(0, 255, 129).astype(np.uint8)
     Image.fromarray(np.broadcast_to(gradient[None, :, None], (64, 129, 3)).copy()).save(tmp_path / "a.png")
-    image, _ = photograph(tmp_path / "a.png", (32, 64))
+    image, _ = read_photograph(tmp_path / "a.png", (32, 64))
     assert (np.diff(image[0, 0]) > 0).all()  # a repeated edge would show as two equal columns
 
 
 def test_small_detail_is_averaged_not_skipped(tmp_path):
     checks = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)
     Image.fromarray(checks).save(tmp_path / "a.png")
-    image, _ = photograph(tmp_path / "a.png", (16, 16))
+    image, _ = read_photograph(tmp_path / "a.png", (16, 16))
     assert np.abs(image).max() < 0.05
 
 
@@ -319,7 +319,7 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path):
     )
     smooth.save(tmp_path / "a.jpg", quality=95)
     smooth.save(tmp_path / "a.png")
-    (quick, _), (whole, _) = (photograph(tmp_path / name, (32, 64)) for name in ("a.jpg", "a.png"))
+    (quick, _), (whole, _) = (read_photograph(tmp_path / name, (32, 64)) for name in ("a.jpg", "a.png"))
     assert np.abs(quick - whole).max() < 0.06
 
 
@@ -328,7 +328,7 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path):
 
 def test_a_marked_photograph_is_not_read_as_real(tmp_path):
     made = Provenance("edited", "3f2a9c", "sdedit", 3)
-    picture(tmp_path / "rust" / "made.jpg", xmp=xmp.mark(made).encode())
+    picture(tmp_path / "rust" / "made.jpg", xmp=xmp.packet(made).encode())
     picture(tmp_path / "rust" / "real.jpg")
     assert {e.id: e.provenance for e in read(tmp_path)[0]} == {"made": made, "real": None}
 
@@ -366,7 +366,7 @@ def test_one_file_serves_the_folders_the_table_and_the_manifest(tmp_path):
         lines = list(csv.DictReader(file))
     assert {line["filename"] for line in lines} == files
     assert [line["synthetic"] for line in lines] == ["no", "yes", "no"]
-    assert dataset.info(tmp_path / "out")["labels"] == {"class": ["Coffee___healthy", "Coffee___rust"]}
+    assert dataset.read_info(tmp_path / "out")["labels"] == {"class": ["Coffee___healthy", "Coffee___rust"]}
     (tmp_path / "out" / "labels.csv").unlink()  # the folders alone say the same, and the mark what is synthetic
     found = {e.id: e for e in read(tmp_path / "out")[0]}
     assert [found[k].annotation.labels["class"] for k in "ab"] == [1.0, 0.0]

@@ -13,8 +13,8 @@ from test_backends import SPEC, conds, images, one_hot, written
 from worlds import three_classes
 
 from diffgraft import models
-from diffgraft.deployment.fusing import plan_of
-from diffgraft.generation.sampling import without_text
+from diffgraft.deployment.fused_plan import default_settings, plan_of
+from diffgraft.generation.sampling import label_fields
 from export.sampling import plan as plans
 from export.sampling.plan import Healing, Plan
 from export.sampling.tableau import steps, tableau
@@ -173,15 +173,15 @@ MODELS = sorted(path.parent for path in (Path(__file__).parents[1] / "models").g
 @pytest.mark.parametrize("root", MODELS, ids=lambda root: root.name)
 def test_what_is_not_stated_is_the_null_that_a_graph_has(root):
     meta = read_meta(root)
-    domain, known = models.domain(meta["domain"]), without_text(spec_of(meta).fields)
-    told_nothing = domain.condition([Annotation()], known, labels.of(meta, domain))
+    domain, known = models.domain(meta["domain"]), label_fields(spec_of(meta).fields)
+    told_nothing = domain.condition([Annotation()], known, labels.vocabulary_of(meta, domain))
     for name, field in known.items():
         assert (np.asarray(told_nothing[name]) == field.null).all(), name
 
 
 @pytest.mark.parametrize("root", MODELS, ids=lambda root: root.name)
 def test_a_starter_model_has_a_plan(root):
-    plan = plan_of(root, steps=3)
+    plan = plan_of(root, dataclasses.replace(default_settings(root), steps=3))
     assert plan.steps == 3
     assert (plan.healing is None) == (root.name != "brain_mri")
     if plan.healing is None:
@@ -236,21 +236,21 @@ FORMS = {"step": ("step", 8), "unrolled": ("sampler", 8), "scan": ("sampler", 1)
 
 def told(run, count: int):
     """What a run answers for `count` images, and what is to be answered, by the reference."""
-    from export.agreement import changed, generated, mapped, unstated
+    from export.agreement import null_fields, reference_counterfactuals, reference_images, reference_map
 
     if run.plan.healing is None:
         cond = conds(count)
-        null = unstated(SPEC, cond)
+        null = null_fields(SPEC, cond)
 
         def expected(model):
-            return (generated(model, run.plan, cond, null, 7, range(2, 2 + count)),)
+            return (reference_images(model, run.plan, cond, null, 7, range(2, 2 + count)),)
 
         return (run(7, range(2, 2 + count), cond),), expected
     cond, x = conds(count, 0.0), np.tanh(images(count, seed=2))
 
     def expected(model):
-        found = changed(model, run.plan, x, cond)
-        return found - x, mapped(run.plan, x - found)
+        found = reference_counterfactuals(model, run.plan, x, cond)
+        return found - x, reference_map(run.plan, x - found)
 
     found, anomaly = run(x, cond)
     return (found - x,) + ((anomaly,) if anomaly is not None else ()), expected

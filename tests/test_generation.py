@@ -12,14 +12,17 @@ import pytest
 import torch
 
 from diffgraft.generation import gates, sampling
-from diffgraft.generation import generate as generation
+from diffgraft.generation.generate import generate as run
+from diffgraft.models import prompt
+from diffgraft.requests import GenerationRequest, record
+from diffgraft.requests.base import build
 from domains import brain_mri
 from toolkit.data import dataset
 from toolkit.diffusion.model import Model, Spec
 from toolkit.diffusion.noise import Purpose, Seeded
 from toolkit.example import Annotation, Error, Example
 from toolkit.formats import nifti
-from toolkit.models.folder import read_meta, trained_on, write_meta
+from toolkit.models.folder import read_meta, training_ids, write_meta
 from toolkit.networks import folder as torch_folder
 from toolkit.settings import Network, Sampling, Training
 
@@ -50,7 +53,7 @@ def model(root) -> Model:
 
 
 def generate(root: Path, out: Path, labels: dict[str, float] | None = None, count: int = 3, **options):
-    return generation.generate(root, out, labels, count, QUICK, backend="torch", **options)
+    return run(root, out, labels or {}, count, QUICK, backend="torch", **options)
 
 
 # ---------------------------------------------------------------------------------------------------------- sampling
@@ -106,12 +109,12 @@ def test_shared_noise_is_standard_normal_and_as_much_alike_as_asked():
 
 
 def test_it_starts_where_the_training_was(model):
-    levels = sampling.sigmas(model, QUICK)
+    levels = sampling.sigma_schedule(model, QUICK)
     assert levels[0] == pytest.approx(np.exp(-0.2 + 2.8 * 1.4))
     assert levels[-2:] == [sampling.SIGMA_MIN, 0.0]
     assert len(levels) == QUICK.steps + 1
     unsaid = dataclasses.replace(model, meta={"parts": {"denoiser": {}}})
-    assert sampling.sigmas(unsaid, QUICK)[0] == SPEC.sigma_max
+    assert sampling.sigma_schedule(unsaid, QUICK)[0] == SPEC.sigma_max
 
 
 # -------------------------------------------------------------------------------------------------------- as a folder
@@ -135,15 +138,15 @@ def test_a_data_set_that_says_it_is_synthetic(root, model, tmp_path):
         assert example.provenance.settings["sample"] == n
         assert example.provenance.settings["sampler"] == "dpmpp_2m"
     assert len({e.group for e in examples}) == 3
-    assert dataset.info(tmp_path / "out")["synthetic"] is True
+    assert dataset.read_info(tmp_path / "out")["synthetic"] is True
     assert "data:image" in (tmp_path / "out" / "report.html").read_text()
     assert seen == [("sampling", n, QUICK.steps) for n in range(1, QUICK.steps + 1)]
 
 
 def test_what_is_not_known_of_the_training_is_not_said_to_be_nothing(root, tmp_path):
-    assert trained_on(read_meta(root)) is None
+    assert training_ids(read_meta(root)) is None
     generate(root, tmp_path / "out", count=1)
-    assert "trained_on" not in dataset.info(tmp_path / "out"), "an evaluation has to ask for the model"
+    assert "trained_on" not in dataset.read_info(tmp_path / "out"), "an evaluation has to ask for the model"
 
 
 def test_without_labels_nothing_is_stated(root, tmp_path):
@@ -162,7 +165,7 @@ def test_a_volume_as_slices_shares_a_group(root, tmp_path):
 def test_one_volume_that_is_not_acquired(root, model, tmp_path):
     generate(root, tmp_path / "out", count=8, format="nifti", name="demo")
     path = tmp_path / "out" / "sub-demo_FLAIR.nii.gz"
-    assert {p.name for p in path.parent.iterdir()} == {path.name, "sub-demo_FLAIR.json", "report.html"}
+    assert {p.name for p in path.parent.iterdir()} == {path.name, "sub-demo_FLAIR.json", "report.html", "request.json"}
     volume = nifti.load(path)
     assert not volume.acquired
     assert (volume.label, volume.contrast) == ("demo", "FLAIR")
@@ -177,21 +180,21 @@ def test_one_volume_that_is_not_acquired(root, model, tmp_path):
     assert told["Provenance"]["model"] == model.fingerprint[:16]
     assert sum(told["Labels"]["lesion"]) > 0
     # the way up and the way back: low slices first, anterior up, as the model draws them
-    images = sampling.sample(model, brain_mri, brain_mri.series(8, {}), QUICK, range(8), generation.COHERENCE)
+    images = sampling.sample(model, brain_mri, brain_mri.slice_conditions(8, {}), QUICK, range(8), sampling.COHERENCE)
     reduced = stack.reshape(8, 16, 8, 16, 8).mean((2, 4)) / brain_mri.BRIGHTEST * 2 - 1
     assert np.corrcoef(reduced.ravel(), images.ravel())[0, 1] > 0.95
 
 
 def test_lesion_0_is_a_healthy_head():
-    assert {a.labels["lesion"] for a in brain_mri.series(9, {"lesion": 0})} == {0}
-    assert brain_mri.series(9, {"lesion": 1}) == brain_mri.series(9, {})
+    assert {a.labels["lesion"] for a in brain_mri.slice_conditions(9, {"lesion": 0})} == {0}
+    assert brain_mri.slice_conditions(9, {"lesion": 1}) == brain_mri.slice_conditions(9, {})
 
 
 # ------------------------------------------------------------------------------------------- far from what it learned
 
 
 @pytest.fixture
-def learned(root, tmp_path) -> tuple[Path, Path]:
+def learn(root, tmp_path) -> tuple[Path, Path]:
     """A copy of the model that was trained on half of a data set, and the data set."""
     images = Seeded(5, range(8), SPEC.shape)(0) / 3
     # held-out images that lie close to others of the set, so that not every draw is nearer than they are
@@ -221,9 +224,9 @@ def test_what_is_too_near_is_drawn_again(learned, tmp_path, monkeypatch):
     copy, data = learned
     first = generate(copy, tmp_path / "a", far_from=data)
     middle = float(np.median(first.similarity))
-    real = gates.distance
+    real = gates.training_distance
     monkeypatch.setattr(gates, "MARGIN", 0.0)
-    monkeypatch.setattr(gates, "distance", lambda *_: dataclasses.replace(real(*_), limit=middle))
+    monkeypatch.setattr(gates, "training_distance", lambda *_: dataclasses.replace(real(*_), limit=middle))
     second = generate(copy, tmp_path / "b", far_from=data)
     assert second.draws > 3
     assert 0 < second.rejected < 1
@@ -235,9 +238,9 @@ def test_what_is_too_near_is_drawn_again(learned, tmp_path, monkeypatch):
 
 def test_a_place_that_cannot_be_filled(learned, tmp_path, monkeypatch):
     copy, data = learned
-    real = gates.distance
+    real = gates.training_distance
     monkeypatch.setattr(sampling, "MOST_DRAWS", 2)
-    monkeypatch.setattr(gates, "distance", lambda *_: dataclasses.replace(real(*_), limit=-1.0))
+    monkeypatch.setattr(gates, "training_distance", lambda *_: dataclasses.replace(real(*_), limit=-1.0))
     with pytest.raises(Error, match="another --seed"):
         generate(copy, tmp_path / "out", far_from=data)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "model"]
@@ -249,6 +252,10 @@ def test_another_data_set_is_refused(root, learned, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------- errors
+
+
+def asked(model: Model, root: Path, words: list[str]) -> Annotation:
+    return prompt.resolve_prompt(model, brain_mri, *prompt.split_words(root, words))
 
 
 @pytest.mark.parametrize(
@@ -265,16 +272,52 @@ def test_another_data_set_is_refused(root, learned, tmp_path):
         (["position=nan"], "found 'nan'"),
     ],
 )
-def test_labels_that_mean_nothing(root, words, message):
+def test_labels_that_mean_nothing(model, root, words, message):
     with pytest.raises(Error, match=message) as problem:
-        generation.asked(root, words)
+        asked(model, root, words)
     assert len(str(problem.value).splitlines()) == 1
 
 
-def test_labels_in_words(root):
-    assert generation.asked(root, ["lesion=1", "position=0.5"]).labels == {"lesion": 1.0, "position": 0.5}
-    assert generation.asked(root, ["lesion=healthy"]).labels == {"lesion": 0.0}
-    assert generation.asked(root, []).labels == {}
+def test_labels_in_words(model, root):
+    assert asked(model, root, ["lesion=1", "position=0.5"]).labels == {"lesion": 1.0, "position": 0.5}
+    assert asked(model, root, ["lesion=healthy"]).labels == {"lesion": 0.0}
+    assert asked(model, root, []).labels == {}
+
+
+def test_labels_in_words_and_numbers_sample_alike(root, tmp_path):
+    for name, labels in (
+        ("words", {"lesion": "lesion", "position": "0.5"}),
+        ("numbers", {"lesion": 1, "position": 0.5}),
+    ):
+        generate(root, tmp_path / name, labels, 2)
+    one, other = (list(dataset.read(tmp_path / name)) for name in ("words", "numbers"))
+    assert [e.annotation.labels for e in one] == [{"lesion": 1.0, "position": 0.5}] * 2
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(one, other, strict=True))
+
+
+def test_single_settings_change_those_of_the_model_or_of_the_request(root, tmp_path):
+    def settings(name: str, **options) -> Sampling:
+        return run(root, tmp_path / name, count=1, backend="torch", **options).settings
+
+    assert settings("a", steps=2, seed=3) == Sampling("dpmpp_2m", 2, seed=3)
+    assert settings("b", settings=QUICK, guidance=0.5) == dataclasses.replace(QUICK, guidance=0.5)
+    with pytest.raises(Error, match="no few-step student"):
+        settings("c", student=True)
+    with pytest.raises(Error, match=r"own sampler, steps\. Leave --student out, or --sampler"):
+        settings("d", student=True, steps=2, sampler="euler")
+
+
+def test_the_record_beside_a_result_makes_it_again(root, model, tmp_path):
+    heard = []
+    generate(root, tmp_path / "out", {"lesion": "healthy"}, 2, tell=heard.append)
+    assert heard == [f"{QUICK}; start sigma {sampling.sigma_schedule(model, QUICK)[0]:.3g}"]
+    kept = record.read(tmp_path / "out")
+    assert (kept.verb, kept.model) == ("generate", model.fingerprint)
+    run(build(GenerationRequest, kept.request | {"out": tmp_path / "again"}))
+    names = {p.name for p in (tmp_path / "out" / "images").iterdir()}
+    assert len(names) == 2
+    for name in (*(f"images/{n}" for n in names), "manifest.jsonl"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -294,9 +337,7 @@ def test_labels_in_words(root):
 )
 def test_nothing_is_left_behind_on_an_error(root, tmp_path, options, settings, message):
     with pytest.raises(Error, match=message) as problem:
-        generation.generate(
-            root, tmp_path / "out", settings=dataclasses.replace(QUICK, **settings), backend="torch", **options
-        )
+        run(root, tmp_path / "out", settings=dataclasses.replace(QUICK, **settings), backend="torch", **options)
     assert len(str(problem.value).splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -52,7 +52,7 @@ def test_toward_at_scale_one_is_the_conditional_model(backend, sigma):
     # Bayes: score(x | y) = score(x) + grad log p(y | x). Fixes the sign, the sigma^2 and the scale at once.
     world, x, _ = setting(backend)
     denoise = guidance.conditioned(world, world.label(3))
-    guided = guidance.toward(denoise, world.gradient, world.one_hot(2, 2, 2, 2), 1.0)(x, sigma)
+    guided = guidance.classifier_guided(denoise, world.gradient, world.one_hot(2, 2, 2, 2), 1.0)(x, sigma)
     assert np.allclose(guided, guidance.conditioned(world, world.label(2))(x, sigma), atol=1e-10)
     assert not np.allclose(guided, denoise(x, sigma), atol=1e-2)
 
@@ -63,7 +63,7 @@ def test_toward_drives_samples_to_the_class(label, scale, least, most):
     world = two_classes()
     noise = Seeded(3, range(256), world.spec.shape)
     denoise = guidance.conditioned(world, world.label(2))
-    guided = guidance.toward(denoise, world.gradient, world.one_hot(*[label] * 256), scale)
+    guided = guidance.classifier_guided(denoise, world.gradient, world.one_hot(*[label] * 256), scale)
     found = SAMPLERS["euler"](guided, 20.0 * noise(0, 0), karras(40, 20.0), noise)
     assert least <= (np.argmax(world.log_probs(found, 0.0), 1) == label).mean() <= most
 
@@ -74,7 +74,7 @@ def test_toward_rises_with_the_scale():
     denoise = guidance.conditioned(world, world.label(3))
     means = []
     for scale in [0, 0.5, 1, 2, 4]:
-        guided = guidance.toward(denoise, world.gradient, world.one_hot(*[2] * 64), scale)
+        guided = guidance.classifier_guided(denoise, world.gradient, world.one_hot(*[2] * 64), scale)
         found = SAMPLERS["heun"](guided, 20.0 * noise(0, 0), karras(40, 20.0), noise)
         means.append(world.log_probs(found, 0.1)[:, 2].mean())
     assert np.all(np.diff(means) > 0)
@@ -83,10 +83,10 @@ def test_toward_rises_with_the_scale():
 def test_scale_zero_is_the_model_itself():
     world, x, sigma = setting()
     denoise = guidance.conditioned(world, world.label(3))
-    off = guidance.toward(denoise, world.gradient, world.one_hot(0), 0)
+    off = guidance.classifier_guided(denoise, world.gradient, world.one_hot(0), 0)
     assert off is denoise
     assert off(x, sigma).tobytes() == denoise(x, sigma).tobytes()
-    assert guidance.rescaled(denoise, off, 0) is denoise
+    assert guidance.rescale_guidance(denoise, off, 0) is denoise
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -130,10 +130,10 @@ def test_rescaled_has_the_spread_of_the_plain_model(backend):
     def spread(values):
         return np.asarray(values).reshape(len(values), -1).std(1)
 
-    whole = guidance.rescaled(strong, plain, 1.0)(x, sigma)
+    whole = guidance.rescale_guidance(strong, plain, 1.0)(x, sigma)
     assert np.allclose(spread(whole), spread(plain(x, sigma)), rtol=1e-8)
     assert not np.allclose(spread(strong(x, sigma)), spread(plain(x, sigma)), rtol=0.1)
-    part = guidance.rescaled(strong, plain, 0.3)(x, sigma)
+    part = guidance.rescale_guidance(strong, plain, 0.3)(x, sigma)
     assert np.allclose(part, 0.3 * whole + 0.7 * strong(x, sigma), atol=1e-12)
 
 
@@ -145,7 +145,7 @@ def test_keeping_leaves_the_known_part_exact(backend, name):
     mask = world.asarray([[[[1.0, 0.0], [0.0, 1.0]]]])
     noise = Seeded(1, range(3), world.spec.shape, world.asarray)
     denoise = guidance.conditioned(world, world.label(3))
-    found = SAMPLERS[name](guidance.keeping(denoise, known, mask), 20.0 * noise(0, 0), karras(10, 20.0), noise)
+    found = SAMPLERS[name](guidance.keep_known(denoise, known, mask), 20.0 * noise(0, 0), karras(10, 20.0), noise)
     kept = np.broadcast_to(np.asarray(mask) == 1, found.shape)
     assert np.array_equal(np.asarray(found)[kept], np.asarray(known)[kept])
     assert np.all(np.asarray(found)[~kept] != np.asarray(known)[~kept])
@@ -156,7 +156,7 @@ def test_watched_tells_and_changes_nothing(backend):
     world, x, _ = setting(backend)
     denoise = guidance.conditioned(world, world.label(3))
     seen = []
-    watched = guidance.watched(denoise, lambda sigma, denoised: seen.append((sigma, denoised)))
+    watched = guidance.with_callback(denoise, lambda sigma, denoised: seen.append((sigma, denoised)))
     found = SAMPLERS["euler"](watched, x, [2.0, 1.0, 0.0], None)
     assert [sigma for sigma, _ in seen] == [2.0, 1.0]
     assert np.array_equal(seen[-1][1], found)
@@ -168,6 +168,6 @@ def test_watched_tells_and_changes_nothing(backend):
 def test_watched_stops_at_the_first_value_that_is_not_finite(backend, value):
     world, x, _ = setting(backend)
     bad = world.asarray(np.where(np.arange(16).reshape(4, 1, 2, 2) == 13, value, 0.0))
-    watched = guidance.watched(lambda x, sigma: bad, lambda sigma, denoised: pytest.fail("watch saw it"))
+    watched = guidance.with_callback(lambda x, sigma: bad, lambda sigma, denoised: pytest.fail("watch saw it"))
     with pytest.raises(Error, match=r"finite.*at sigma 2\.5.*float32"):
         watched(x, 2.5)

@@ -20,9 +20,11 @@ MIB = 2**20
 
 TRAINING_ONLY = {"torch", "diffusers", "monai", "transformers", "accelerate", "safetensors", "sklearn", "onnx"}
 
-FILES = {"pyproject.toml", "constraints.txt", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "Makefile"}
+FILES = {
+    "pyproject.toml", "constraints.txt", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "Makefile", "mkdocs.yml",
+}  # fmt: skip
 HIDDEN = {".ci", ".gitignore", ".pre-commit-config.yaml"}
-FOLDERS = {"diffgraft", "domains", "export", "toolkit", "models", "tests", "benchmarks", "docs"}
+FOLDERS = {"diffgraft", "domains", "export", "toolkit", "models", "tests", "benchmarks", "docs", "examples"}
 
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".pt2", ".ckpt", ".bin", ".joblib"}
 BUILD_MACHINE = re.compile(rb"(?<![\w.~-])/(?:work|root|home)/")

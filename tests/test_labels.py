@@ -111,8 +111,8 @@ def test_fields_and_arrays_have_a_null_for_what_is_not_known():
 
 def test_a_folder_of_before_has_the_vocabulary_of_its_domain():
     domain = SimpleNamespace(VOCABULARY=VOCABULARY)
-    assert labels.of({}, domain) is VOCABULARY
-    assert labels.of({"labels": {"crop": ["tea"]}}, domain) == {"crop": ("tea",)}
+    assert labels.vocabulary_of({}, domain) is VOCABULARY
+    assert labels.vocabulary_of({"labels": {"crop": ["tea"]}}, domain) == {"crop": ("tea",)}
 
 
 @given(st.lists(st.fixed_dictionaries({}, optional={
@@ -136,17 +136,17 @@ def test_a_caption_says_nothing_twice():
         "class": ("Coffee___healthy", "Coffee___rust"),
     }
     leaf = {"crop": 0.0, "condition": 1.0, "severity": 2.0, "class": 1.0}
-    assert labels.told(vocabulary, leaf) == "severity 2, Coffee___rust"
-    assert labels.told(vocabulary, {"condition": 0.0}) == "healthy"
-    assert labels.told(vocabulary, {}) == "no labels set"
+    assert labels.describe(vocabulary, leaf) == "severity 2, Coffee___rust"
+    assert labels.describe(vocabulary, {"condition": 0.0}) == "healthy"
+    assert labels.describe(vocabulary, {}) == "no labels set"
 
 
 def test_labels_are_translated_by_name():
     theirs = {"condition": ("rust", "healthy", "scab"), "severity": Range(0.0, 9.0), "farm": ("north",)}
     ours = {"condition": ("healthy", "rust"), "severity": Range(0.0, 4.0)}
-    assert labels.translated({"condition": 0.0, "severity": 3.0, "farm": 0.0}, theirs, ours) == {
+    assert labels.translate({"condition": 0.0, "severity": 3.0, "farm": 0.0}, theirs, ours) == {
         "condition": 1.0,
         "severity": 3.0,
     }
-    assert labels.translated({"condition": 2.0, "severity": 7.0}, theirs, ours) == {}
-    assert labels.translated({"condition": math.nan}, theirs, ours) == {}
+    assert labels.translate({"condition": 2.0, "severity": 7.0}, theirs, ours) == {}
+    assert labels.translate({"condition": math.nan}, theirs, ours) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +13,25 @@ from diffusers import AutoencoderKL
 
 from diffgraft import models
 from diffgraft.deployment.export import export as export_model
-from diffgraft.editing import edit as editing_run
-from diffgraft.generation import generate as generation
+from diffgraft.editing.edit import edit
+from diffgraft.editing.procedures import PROCEDURES
+from diffgraft.editing.region import REGIONS
 from diffgraft.generation import sampling
-from diffgraft.training.train import learn_embedding, train
+from diffgraft.generation.generate import generate
+from diffgraft.models import prompt
+from diffgraft.preparation.prepare import prepare
+from diffgraft.requests import EditRequest, TrainingRequest, record
+from diffgraft.requests.base import build
+from diffgraft.training.train import train
 from domains import plant_disease
 from toolkit.data import dataset, labels
 from toolkit.data.labels import Range
 from toolkit.example import Annotation, Error, Example
-from toolkit.models.folder import read_meta, trained_on
+from toolkit.models.folder import fingerprint, read_meta, training_ids
 from toolkit.networks import folder
 from toolkit.networks.autoencoder import Autoencoder, from_diffusers, reduction
 from toolkit.networks.features import FeatureNet
-from toolkit.networks.unet import adopt
+from toolkit.networks.unet import transfer_weights
 from toolkit.settings import Augmentation, Network, Sampling, Training
 from toolkit.training import losses
 from toolkit.training.loader import augment, generator
@@ -205,6 +212,15 @@ def test_a_latent_model_knows_its_image_and_its_latent(root, data):
         assert "data:image" in (root / "training" / part / "report.html").read_text() or part == "features"
 
 
+def test_a_training_leaves_its_request_beside_its_report(root, data):
+    """Given a domain's module, a request keeps its name: it is made again from plain values."""
+    for part in TINY:
+        kept = record.read(root / "training" / part)
+        assert (kept.verb, kept.model) == ("train", "")
+        assert build(TrainingRequest, kept.request) == TrainingRequest("plant_disease", data, root, part)
+    assert TrainingRequest(plant_disease, data, root, "codec").domain == "plant_disease"
+
+
 def test_a_latent_denoiser_needs_its_codec_first(data, tmp_path):
     with pytest.raises(Error, match="--part codec"):
         train(plant_disease, data, tmp_path / "model", "denoiser", steps=1)
@@ -232,7 +248,7 @@ def test_transfer_learning_begins_with_the_rows_of_the_same_name(root, tmp_path,
     before = set(read_meta(root)["parts"]["denoiser"]["run"]["trained_on"])
     assert before < set(meta["parts"]["denoiser"]["run"]["trained_on"]), "what the base saw counts as seen"
     base, fresh = folder.load_part(root, "denoiser"), folder.build("denoiser", meta)
-    adopt(fresh, base, VOCABULARY, other)
+    transfer_weights(fresh, base, VOCABULARY, other)
     key = next(k for k in fresh.state_dict() if k.endswith("classes.condition.weight"))
     theirs, ours = base.state_dict()[key], fresh.state_dict()[key]
     assert torch.equal(ours[1], theirs[1]), "rust is rust"
@@ -244,11 +260,14 @@ def test_a_new_class_is_learned_as_an_embedding_and_can_be_asked_for(root, tmp_p
     """The whole way of a latent model: the base's features cannot name the new class, and nothing pretends they do."""
     other = {**VOCABULARY, "condition": ("healthy", "scab"), "class": ("Coffee___healthy", "Coffee___scab")}
     plant_disease.write(leaves(8, "new"), tmp_path / "data", other)
-    facts = learn_embedding(plant_disease, tmp_path / "data", tmp_path / "model", base=root, steps=3)
+    facts = train(plant_disease, tmp_path / "data", tmp_path / "model", "embedding", base=root, steps=3)
     assert facts["words"] == {"condition": ["scab"]}
+    kept = record.read(tmp_path / "model" / "training" / "embedding")
+    assert kept.request["part"] == "embedding" and kept.model == fingerprint(root)
     assert "data:image" in (tmp_path / "model" / "training" / "embedding" / "report.html").read_text()
-    assert generation.asked(tmp_path / "model", ["condition=scab"]).labels["class"] == 2.0
-    outcome = editing_run.edit(
+    opened = models.open(tmp_path / "model", "torch")
+    assert prompt.resolve_prompt(opened, plant_disease, {"condition": "scab"}, None).labels["class"] == 2.0
+    outcome = edit(
         tmp_path / "model", tmp_path / "data", tmp_path / "out", "dafusion", where=["condition=scab"], strength=0.5,
         settings=Sampling("euler", 2), backend="torch",
     )  # fmt: skip
@@ -260,7 +279,7 @@ def test_a_new_class_is_learned_as_an_embedding_and_can_be_asked_for(root, tmp_p
 
 
 def test_generated_leaves_lie_in_class_folders_and_say_what_they_are(root, data, tmp_path):
-    made = generation.generate(
+    made = generate(
         root, tmp_path / "out", {}, 8, Sampling("dpmpp_2m", 2), like=data, balance="condition", backend="torch"
     )
     found = list(dataset.read(tmp_path / "out"))
@@ -268,30 +287,56 @@ def test_generated_leaves_lie_in_class_folders_and_say_what_they_are(root, data,
     assert {e.image.shape for e in found} == {SHAPE}
     assert sorted(e.annotation.labels["condition"] for e in found) == [0.0] * 4 + [1.0] * 4
     assert (tmp_path / "out" / "images" / "Coffee___rust").is_dir()
-    about = dataset.info(tmp_path / "out")
+    about = dataset.read_info(tmp_path / "out")
     assert about["synthetic"] is True
-    assert about["trained_on"] == sorted(trained_on(read_meta(root)))
+    assert about["trained_on"] == sorted(training_ids(read_meta(root)))
     assert all(e.provenance is not None and e.provenance.kind == "synthetic" for e in found)
 
 
 def test_words_become_labels_with_what_follows_from_them(root):
-    assert generation.asked(root, ["condition=rust"]).labels == {"condition": 1.0, "crop": 0.0, "class": 1.0}
+    found = prompt.resolve_prompt(models.open(root, "torch"), plant_disease, {"condition": "rust"}, None)
+    assert found.labels == {"condition": 1.0, "crop": 0.0, "class": 1.0}
+
+
+def test_words_and_numbers_of_a_request_edit_alike_and_its_record_does_it_again(root, data, tmp_path):
+    options = {"where": ["condition=healthy"], "count": 2, "sampler": "euler", "steps": 2, "backend": "torch"}
+    edit(root, data, tmp_path / "words", "sdedit", {"condition": "rust"}, **options)
+    edit(root, data, tmp_path / "numbers", "sdedit", {"condition": 1.0}, settings=Sampling("euler", 2), **options)
+    kept = record.read(tmp_path / "words")
+    assert kept.verb == "edit" and kept.model == models.open(root, "torch").fingerprint
+    assert kept.request["labels"] == {"condition": "rust"} and kept.request["steps"] == 2
+    edit(build(EditRequest, kept.request | {"out": tmp_path / "again"}))
+    first, *others = (
+        {p.name: p.read_bytes() for p in (tmp_path / name / "images").rglob("*.png")}
+        for name in ("words", "numbers", "again")
+    )
+    assert first and all(other == first for other in others)
+    assert dataset.read_info(tmp_path / "words")["settings"]["steps"] == 2
+
+
+def test_the_record_in_class_folders_is_no_image_of_them(root, data, tmp_path):
+    generate(root, tmp_path / "out", {"condition": "rust"}, 3, Sampling("euler", 1), backend="torch")
+    assert (tmp_path / "out" / record.FILE).is_file()
+    prepare("plant_disease", tmp_path / "out", tmp_path / "data")
+    assert len(list(dataset.read(tmp_path / "data"))) == 3
+    assert not (tmp_path / "data" / "quarantine.jsonl").exists()
+    for place in ("out", "data"):
+        shutil.move(tmp_path / place / "manifest.jsonl", tmp_path / place / "manifest.old")
+        assert len(list(plant_disease.read(tmp_path / place, size=f"{SHAPE[2]}x{SHAPE[1]}"))) == 3
 
 
 def test_a_data_set_with_other_classes_is_no_pattern(root, tmp_path):
     other = {**VOCABULARY, "condition": ("healthy", "phoma")}
     plant_disease.write(leaves(8), tmp_path / "data", other)
     with pytest.raises(Error, match="--like"):
-        generation.generate(
-            root, tmp_path / "out", {}, 2, Sampling("euler", 1), like=tmp_path / "data", backend="torch"
-        )
+        generate(root, tmp_path / "out", {}, 2, Sampling("euler", 1), like=tmp_path / "data", backend="torch")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("procedure", list(editing_run.PROCEDURES))
+@pytest.mark.parametrize("procedure", list(PROCEDURES))
 def test_an_edit_changes_labels_keeps_the_ground_and_the_source(root, data, tmp_path, procedure):
     seen = []
-    outcome = editing_run.edit(
+    outcome = edit(
         root, data, tmp_path / "out", procedure, {"condition": 1.0}, where=["condition=healthy"], count=3,
         settings=Sampling("euler", 3, guidance=2.0), backend="torch", watch=lambda *told: seen.append(told),
     )  # fmt: skip
@@ -319,7 +364,7 @@ def test_a_photograph_that_cannot_be_edited_is_put_aside_with_the_reason(root, d
     picture = next((data / "images" / "Coffee___healthy").glob("*.png"))
     (raw / "good.png").write_bytes(picture.read_bytes())
     (raw / "torn.png").write_bytes(picture.read_bytes()[:100])
-    outcome = editing_run.edit(
+    outcome = edit(
         root, tmp_path / "raw", tmp_path / "out", "sdedit", {"condition": 1.0}, settings=Sampling("euler", 2),
         backend="torch",
     )  # fmt: skip
@@ -329,7 +374,7 @@ def test_a_photograph_that_cannot_be_edited_is_put_aside_with_the_reason(root, d
 
 
 def test_variants_of_an_image_differ_and_share_its_group(root, data, tmp_path):
-    editing_run.edit(
+    edit(
         root, data, tmp_path / "out", "dafusion", count=2, variants=3, strength=1.0,
         settings=Sampling("euler", 2), backend="torch",
     )  # fmt: skip
@@ -353,7 +398,7 @@ def test_variants_of_an_image_differ_and_share_its_group(root, data, tmp_path):
 )
 def test_an_edit_that_cannot_be_leaves_nothing(root, data, tmp_path, changed, message):
     with pytest.raises(Error, match=message):
-        editing_run.edit(root, data, tmp_path / "out", backend="torch", **changed)
+        edit(root, data, tmp_path / "out", backend="torch", **changed)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -378,8 +423,8 @@ def test_all_graphs_of_a_latent_model_agree_with_torch(root):
 def test_spots_lie_inside_and_depend_on_seed_and_number_alone():
     inside = np.zeros((32, 64), bool)
     inside[4:28, 6:58] = True
-    one = editing_run.REGIONS["spots"](inside, 1, 0)
+    one = REGIONS["spots"](inside, 1, 0)
     assert (one & ~inside).sum() == 0
     assert 0.15 * inside.sum() < one.sum() < 0.35 * inside.sum()
-    assert np.array_equal(one, editing_run.REGIONS["spots"](inside, 1, 0))
-    assert not np.array_equal(one, editing_run.REGIONS["spots"](inside, 1, 1))
+    assert np.array_equal(one, REGIONS["spots"](inside, 1, 0))
+    assert not np.array_equal(one, REGIONS["spots"](inside, 1, 1))

@@ -11,11 +11,13 @@ import pytest
 
 from diffgraft.evaluation.alignment import alignment
 from diffgraft.evaluation.boxes import alignment as layout_alignment
-from diffgraft.evaluation.boxes import judges as layout_judges
-from diffgraft.evaluation.boxes.alignment import HELD_OUT, SHUFFLED, stands_out
+from diffgraft.evaluation.boxes.alignment import SHUFFLED, is_saturated
+from diffgraft.evaluation.data import HELD_OUT
+from diffgraft.evaluation.pools import family
+from diffgraft.evaluation.real import has_layouts, read_boxed
 from toolkit.data import dataset
-from toolkit.evaluation import detection_intervals as intervals
-from toolkit.evaluation.detection import Detections, Truth, average_precision
+from toolkit.evaluation.detection import intervals
+from toolkit.evaluation.detection.metrics import Detections, Truth, average_precision
 from toolkit.example import Annotation, Boxes, Error, Example, Provenance
 
 NAMES = ("disc", "square")
@@ -79,13 +81,13 @@ def _random_world(count: int) -> tuple[list[Truth], list[Detections]]:
 
 def test_average_precision_of_any_multiset_is_that_of_pycocotools() -> None:
     truths, found = _random_world(40)
-    once = intervals.matched(truths, found, 3)
+    once = intervals.match_detections(truths, found, 3)
     times = np.random.default_rng(1).integers(0, 3, 40)
     again = [n for n in range(40) for _ in range(times[n])]
     for rows, weights in ((list(range(40)), None), (again, times)):
         told = average_precision([truths[n] for n in rows], [found[n] for n in rows], ("a", "b", "c"), (200, 200))
         for k, name in enumerate("abc"):
-            ours = intervals.ap(once[k], weights)
+            ours = intervals.average_precision(once[k], weights)
             # Equal scores of one image that is drawn twice may change places with those of another one.
             assert ours[0] == pytest.approx(told.ap50[name], abs=0 if weights is None else 2e-3)
             assert ours.mean() == pytest.approx(told.ap[name], abs=1e-12 if weights is None else 2e-3)
@@ -94,21 +96,21 @@ def test_average_precision_of_any_multiset_is_that_of_pycocotools() -> None:
 def test_no_object_is_not_defined_and_nothing_found_is_nought() -> None:
     none = Detections(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
     truth = Truth(np.array([[0.0, 0, 9, 9]]), np.array([1]))
-    first, second = intervals.matched([truth], [none], 2)
-    assert np.isnan(intervals.ap(first)).all() and (intervals.ap(second) == 0).all()
+    first, second = intervals.match_detections([truth], [none], 2)
+    assert np.isnan(intervals.average_precision(first)).all() and (intervals.average_precision(second) == 0).all()
 
 
 def test_an_interval_covers_what_repeating_the_experiment_gives() -> None:
     random = np.random.default_rng(2)
     hits = (random.random((1, 200, 1)) < 0.3).astype(float)
-    draws = intervals.draw([str(n) for n in range(200)], 1, 1000)
+    draws = intervals.bootstrap_draws([str(n) for n in range(200)], 1, 1000)
     assert (draws.images.sum(1) == 200).all() and (draws.runs == 1).all()
-    found = intervals.rate(hits, np.ones((1, 200, 1)), draws).interval(lambda v: v[..., 0])
+    found = intervals.resample_rate(hits, np.ones((1, 200, 1)), draws).interval(lambda v: v[..., 0])
     share = float(hits.mean())
     half = 1.96 * np.sqrt(share * (1 - share) / 200)
     assert found.value == pytest.approx(share)
     assert found.low == pytest.approx(share - half, abs=0.015) and found.high == pytest.approx(share + half, abs=0.015)
-    grouped = intervals.draw(["one"] * 100 + ["other"] * 100, 1, 200)
+    grouped = intervals.bootstrap_draws(["one"] * 100 + ["other"] * 100, 1, 200)
     assert set(np.unique(grouped.images)) <= {0, 1, 2} and (np.ptp(grouped.images[:, :100], 1) == 0).all()
 
 
@@ -116,9 +118,11 @@ def test_a_stain_is_seen_without_a_detector() -> None:
     random = np.random.default_rng(0)
     boxes = _layout(random)
     image = _picture(random, boxes)
-    assert stands_out(image, boxes.corners).tolist() == [1.0] * len(boxes.names)
-    assert stands_out(_picture(random, Boxes(np.zeros((0, 4)), (), SIZE)), np.array([[0.0, 0, 64, 48]])).tolist() != [1]
-    assert np.isnan(stands_out(image, np.array([[0.0, 0, 64, 48]]))).all()  # there is no outside
+    assert is_saturated(image, boxes.corners).tolist() == [1.0] * len(boxes.names)
+    assert is_saturated(_picture(random, Boxes(np.zeros((0, 4)), (), SIZE)), np.array([[0.0, 0, 64, 48]])).tolist() != [
+        1
+    ]
+    assert np.isnan(is_saturated(image, np.array([[0.0, 0, 64, 48]]))).all()  # there is no outside
 
 
 def test_shuffled_layouts_are_of_other_images() -> None:
@@ -143,21 +147,21 @@ def test_shuffled_layouts_are_of_other_images() -> None:
     ],
 )
 def test_what_is_no_generated_set_is_refused(tmp_path, change, says) -> None:
-    real = layout_judges.pictures(_set(tmp_path / "real", 16, 1), 1)
+    real = read_boxed(_set(tmp_path / "real", 16, 1), 1)
     example = next(iter(dataset.read(_set(tmp_path / "made", 1, 2, MADE))))
     dataset.write([change(example)], tmp_path / "other", domain="detection", labels={"class": [*NAMES, "star"]})
     with pytest.raises(Error, match=says):
-        layout_judges.made("synthetic", tmp_path / "other", real)
+        family("synthetic", tmp_path / "other", real, tested=False)
 
 
 def test_real_pictures_are_split_and_checked(tmp_path) -> None:
-    real = layout_judges.pictures(_set(tmp_path / "real", 24, 1), 1)
-    assert real.names == NAMES and layout_judges.with_boxes(tmp_path / "real")
-    assert {dataset.fold_of(e.group) for e in real.test} == {1} and len(real.own) + len(real.test) == 24
+    real = read_boxed(_set(tmp_path / "real", 24, 1), 1)
+    assert real.names == NAMES and has_layouts(tmp_path / "real")
+    assert {dataset.fold_of(e.group) for e in real.test} == {1} and len(real.training()) + len(real.test) == 24
     with pytest.raises(Error, match="real samples only"):
-        layout_judges.pictures(_set(tmp_path / "made", 8, 2, MADE), 1)
+        read_boxed(_set(tmp_path / "made", 8, 2, MADE), 1)
     with pytest.raises(Error, match="from 0 to 3"):
-        layout_judges.pictures(tmp_path / "real", 4)
+        read_boxed(tmp_path / "real", 4)
 
 
 @pytest.mark.slow

@@ -18,18 +18,19 @@ from scipy import ndimage
 from typer.testing import CliRunner
 
 from diffgraft.cli.main import app
-from diffgraft.generation import generate as generation
-from diffgraft.generation.layouts import generate as layout_generation
-from diffgraft.generation.layouts.filter import Filter, calibrated, detected, measured
-from diffgraft.generation.layouts.generate import Layouts
-from diffgraft.generation.layouts.log import LOG, ROUND
+from diffgraft.generation.generate import generate as run
+from diffgraft.generation.generate import generate_with
+from diffgraft.generation.layouts.filter import LayoutFilter, calibrate_filter, detect_objects, stored_calibration
+from diffgraft.generation.layouts.log import DRAW_STRIDE, LOG
+from diffgraft.requests import GenerationRequest, LayoutOptions
+from diffgraft.requests.verb import Call
 from domains import detection
 from toolkit.data import dataset, xmp
 from toolkit.data.labels import Vocabulary
 from toolkit.diffusion.model import BOXES, OBJECTS, Identity, Model, Spec
 from toolkit.example import Annotation, Boxes, Error, Example, Note
 from toolkit.formats import boxed
-from toolkit.models.folder import hashed
+from toolkit.models.folder import hash_id
 from toolkit.networks import folder as torch_folder
 from toolkit.objects import boxes as layout
 from toolkit.settings import Network, Sampling, Training
@@ -94,7 +95,7 @@ def colours(images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def world(flaw: Flaw, trained: tuple[str, ...] = (), faithful: dict | None = None, eyes=colours) -> Model:
-    run = {"trained_on": [hashed(name) for name in trained]}
+    run = {"trained_on": [hash_id(name) for name in trained]}
     meta = {
         "format": 1,
         "domain": "detection",
@@ -166,10 +167,10 @@ def generate(root: Path, model: Model, out: Path, count: int = 8, seed: int = 0,
         k: options.pop(k, v)
         for k, v in {"like": None, "format": "coco", "far_from": None, "reject_copies": None}.items()
     }
-    return layout_generation.generate(
-        root, model, detection, VOCABULARY, out, labels or {}, count, dataclasses.replace(QUICK, seed=seed),
-        Layouts(**options) if options else None, name="made", overwrite=False, command="", watch=lambda *_: None, **known,
-    )  # fmt: skip
+    layouts = LayoutOptions(**options) if options else None
+    settings = dataclasses.replace(QUICK, seed=seed)
+    request = GenerationRequest(root, out, labels or {}, count, settings, name="made", layouts=layouts, **known)
+    return generate_with(model, request, Call())
 
 
 def log(out: Path) -> list[dict]:
@@ -182,7 +183,7 @@ def log(out: Path) -> list[dict]:
 def test_the_world_is_what_it_says(pictures: Path) -> None:
     model = world(without_platelets)
     for example in dataset.read(pictures):
-        found = detected(model, example.image[None])[0]
+        found = detect_objects(model, example.image[None])[0]
         assert len(found.classes) >= len(example.annotation.boxes.names)
         assert np.allclose(np.sort(found.scores), 0.9)
 
@@ -200,14 +201,14 @@ def test_what_does_not_show_its_layout_is_drawn_again(pictures, root, tmp_path, 
     )
     lines = log(tmp_path / "out")
     assert made.count == 12 and made.draws == len(lines) > 12  # half of the draws have the flaw
-    assert made.turned_away == {"not faithful": len(lines) - 12}
+    assert made.rejections == {"not faithful": len(lines) - 12}
     for line in lines:
         flawed = (state in line["states"] and state != "matched") or len(line["hallucinated"]) > 0
         assert line["accepted"] is not flawed and (line["error"] > 0) is flawed
         assert len(line["hallucinated"]) == spare * flawed
         assert line["reason"] == ("not faithful" if flawed else "")
     for example in dataset.read(tmp_path / "out"):
-        seen = detected(world(flaw), example.image[None])[0]
+        seen = detect_objects(world(flaw), example.image[None])[0]
         assert sorted(seen.classes.tolist()) == sorted(NAMES.index(name) for name in example.annotation.boxes.names)
 
 
@@ -221,8 +222,8 @@ def test_without_a_filter_flawed_images_stay(pictures, root, tmp_path) -> None:
         labels={"class": 1.0},
         filtered=False,
     )
-    assert made.draws == made.count == 12 and not made.turned_away and not (tmp_path / "out" / LOG).exists()
-    shown = [1 in detected(world(right), e.image[None])[0].classes for e in dataset.read(tmp_path / "out")]
+    assert made.draws == made.count == 12 and not made.rejections and not (tmp_path / "out" / LOG).exists()
+    shown = [1 in detect_objects(world(right), e.image[None])[0].classes for e in dataset.read(tmp_path / "out")]
     assert 0 < sum(shown) < 12
 
 
@@ -236,10 +237,10 @@ def test_the_log_accounts_for_every_draw(pictures, root, tmp_path) -> None:
     draws = {}
     for line in lines:
         assert line["draw"] == draws.get(line["place"], 0)  # none left out
-        assert line["sample"] == line["draw"] * ROUND + line["place"] and line["layout"] == line["draw"] // 4
+        assert line["sample"] == line["draw"] * DRAW_STRIDE + line["place"] and line["layout"] == line["draw"] // 4
         assert len(line["states"]) == len(line["boxes"]) == len(line["classes"]) == len(line["overlap"])
         draws[line["place"]] = line["draw"] + 1
-    said = dataset.info(tmp_path / "out")["settings"]
+    said = dataset.read_info(tmp_path / "out")["settings"]
     assert said["draws"] == len(lines) and said["filter"]["rejection_rate"] == pytest.approx(
         1 - 10 / len(lines), abs=1e-4
     )
@@ -269,7 +270,7 @@ def test_a_layout_that_never_comes_out_is_replaced_and_others_are_given_up(pictu
     assert any(line["layout"] > 0 for line in passed)  # for another layout than the first
     given_up = {line["place"] for line in lines} - {line["place"] for line in passed}
     assert sum(line["place"] in given_up for line in lines) == len(given_up) * 2 * 3
-    assert dataset.info(tmp_path / "out")["settings"]["given_up"] == len(given_up) == 12 - made.count
+    assert dataset.read_info(tmp_path / "out")["settings"]["given_up"] == len(given_up) == 12 - made.count
     if given_up:
         assert f"{len(given_up)} of 12 images given up" in made.notes[-1]
     with pytest.raises(Error, match="none of 24 draws did"):
@@ -314,7 +315,7 @@ def test_a_box_is_moved_to_where_the_object_is(drawn: Path) -> None:
         assert len(told) == len(line["boxes"])  # nothing is dropped
     left = [row["to"][0] - row["from"][0] for row in moved]
     assert np.median(left) == pytest.approx(-2, abs=0.6)
-    said = dataset.info(drawn)["settings"]
+    said = dataset.read_info(drawn)["settings"]
     assert said["filter"]["relabelled_boxes"] == len(moved) and said["favour_hard"] is True
 
 
@@ -339,7 +340,7 @@ def test_the_report_says_what_came_of_the_boxes(drawn: Path) -> None:
 def test_every_format_is_read_back_with_its_boxes_and_its_mark(pictures, root, tmp_path, format) -> None:
     generate(root, world(right, TRAINED), tmp_path / "out", 4, like=pictures, format=format)
     first = {e.id: e for e in dataset.read(tmp_path / "out")}
-    assert len(first) == 4 and dataset.info(tmp_path / "out")["synthetic"] is True
+    assert len(first) == 4 and dataset.read_info(tmp_path / "out")["synthetic"] is True
     assert all(e.provenance.kind == "synthetic" and e.annotation.boxes.size == SIZE for e in first.values())
     assert all(
         xmp.KEYWORD in (tmp_path / "out" / "images" / f"{name}.png").read_bytes().decode("latin-1") for name in first
@@ -368,14 +369,14 @@ def test_the_label_of_an_image_is_its_rarest_class(pictures, root, tmp_path) -> 
 
 def test_layouts_are_those_that_the_model_was_trained_on(pictures) -> None:
     known = source(pictures, TRAINED)
-    assert len(known.real) == 12 and "12 that the model was trained on" in known.where
-    assert len(source(pictures, ()).real) == 24 and "all 24" in source(pictures, ()).where
+    assert len(known.real) == 12 and "12 that the model was trained on" in known.origin
+    assert len(source(pictures, ()).real) == 24 and "all 24" in source(pictures, ()).origin
 
 
 def source(pictures, trained: tuple[str, ...], kind: str = "copy", wanted=None, hard=None):
     from diffgraft.generation.layouts import source as layout_source
 
-    return layout_source.source(world(right, trained).meta, pictures, kind, 0, NAMES, wanted, hard, (True, True))
+    return layout_source.layout_source(world(right, trained).meta, pictures, kind, 0, NAMES, wanted, hard, (True, True))
 
 
 @pytest.mark.parametrize("kind", ["copy", "jitter", "recombine", "sample"])
@@ -399,8 +400,8 @@ def test_hard_layouts_are_asked_for_more_often(pictures) -> None:
         dense["scores"][::2, 1] = 0
         return dense
 
-    judge = measured(world(right, TRAINED, eyes=blind), NAMES, pictures, None, 0.75)
-    counts = judge.known.counts
+    judge = calibrate_filter(world(right, TRAINED, eyes=blind), NAMES, pictures, None, 0.75)
+    counts = judge.calibration.counts
     assert counts.matched[1].sum() < counts.asked[1].sum()
     plain, hard = (source(pictures, TRAINED, "copy", hard=h) for h in (None, counts))
     shares = [np.mean(["platelet" in known(place, 0).names for place in range(200)]) for known in (plain, hard)]
@@ -422,7 +423,7 @@ def test_the_best_part_of_what_passed_is_kept(pictures, root, tmp_path) -> None:
     kept = [line["confidence"] for line in lines if line["accepted"]]
     others = [line["confidence"] for line in lines if line["reason"] == "not among the best"]
     assert made.count == len(kept) == len(others) == 4 and min(kept) >= max(others) and max(kept) > min(others)
-    assert made.turned_away["not among the best"] == 4
+    assert made.rejections["not among the best"] == 4
 
 
 # ------------------------------------------------------------------------------------- the limit, and what is refused
@@ -430,36 +431,36 @@ def test_the_best_part_of_what_passed_is_kept(pictures, root, tmp_path) -> None:
 
 def test_the_limit_is_measured_on_real_images_that_the_detector_has_not_seen(pictures, tmp_path) -> None:
     model = world(right, TRAINED)
-    judge = measured(model, NAMES, None, pictures, 0.9)
-    assert isinstance(judge, Filter) and judge.measured_on == f"12 held-out images of {pictures}"
+    judge = calibrate_filter(model, NAMES, None, pictures, 0.9)
+    assert isinstance(judge, LayoutFilter) and judge.measured_on == f"12 held-out images of {pictures}"
     # Two of twelve real images have a cell that is not annotated, one of two: 0.5 of the cells, and half of that with a platelet.
-    assert judge.known.counts.images == 12 and judge.known.counts.hallucinated.sum() == 2
-    assert 0 < judge.limit <= 0.5 and measured(model, NAMES, None, pictures, 0.75).limit == 0
+    assert judge.calibration.counts.images == 12 and judge.calibration.counts.hallucinated.sum() == 2
+    assert 0 < judge.limit <= 0.5 and calibrate_filter(model, NAMES, None, pictures, 0.75).limit == 0
     other = real(tmp_path / "other", 9, 0)
-    assert measured(world(right, ()), NAMES, other, pictures, 0.9).measured_on.startswith("9 held-out")
-    stored = world(right, tuple(f"real{n:02d}" for n in range(24)), judge.known.to_json())
-    kept = measured(stored, NAMES, None, pictures, 0.9)
+    assert calibrate_filter(world(right, ()), NAMES, other, pictures, 0.9).measured_on.startswith("9 held-out")
+    stored = world(right, tuple(f"real{n:02d}" for n in range(24)), judge.calibration.to_json())
+    kept = calibrate_filter(stored, NAMES, None, pictures, 0.9)
     assert kept.measured_on == "12 images held out at training" and kept.limit == pytest.approx(judge.limit, abs=1e-5)
-    assert calibrated(stored) is not None and calibrated(model) is None
+    assert stored_calibration(stored) is not None and stored_calibration(model) is None
 
 
 def test_nothing_to_measure_on_is_refused(pictures) -> None:
     model = world(right, tuple(f"real{n:02d}" for n in range(24)))
     with pytest.raises(Error, match="--check DATA, or leave the filter out: --no-filter"):
-        measured(model, NAMES, None, pictures, 0.75)
+        calibrate_filter(model, NAMES, None, pictures, 0.75)
     with pytest.raises(Error, match="found 0"):
-        measured(model, NAMES, pictures, None, 0.75)
+        calibrate_filter(model, NAMES, pictures, None, 0.75)
     silent = dataclasses.replace(model, meta={**model.meta, "parts": {"denoiser": {}, "detector": {"run": {}}}})
     with pytest.raises(Error, match="record of training"):
-        measured(silent, NAMES, pictures, None, 0.75)
+        calibrate_filter(silent, NAMES, pictures, None, 0.75)
     with pytest.raises(Error, match="Train one"):
-        measured(dataclasses.replace(model, detector=None), NAMES, pictures, None, 0.75)
+        calibrate_filter(dataclasses.replace(model, detector=None), NAMES, pictures, None, 0.75)
 
 
 def test_a_model_without_a_detector_makes_images_that_nothing_looked_at(pictures, root, tmp_path) -> None:
     plain = dataclasses.replace(world(without_platelets, TRAINED), detector=None)
     made = generate(root, plain, tmp_path / "out", 4, like=pictures)
-    assert made.count == made.draws == 4 and dataset.info(tmp_path / "out")["settings"]["filter"] is None
+    assert made.count == made.draws == 4 and dataset.read_info(tmp_path / "out")["settings"]["filter"] is None
     assert not (tmp_path / "out" / LOG).exists()
     for option in ({"filtered": True}, {"relabel": True}, {"favour_hard": True}, {"keep": 0.5}, {"check": pictures}):
         with pytest.raises(Error, match="detector"):
@@ -471,10 +472,10 @@ def test_a_model_keeps_layouts_of_its_own(pictures, root, tmp_path) -> None:
     model = world(right, TRAINED)
     with pytest.raises(Error, match="this model keeps none"):
         generate(root, model, tmp_path / "no", 2, check=pictures)
-    typical = detection.typical(list(dataset.read(pictures)))
+    typical = detection.training_summary(list(dataset.read(pictures)))
     own = dataclasses.replace(model, meta={**model.meta, "typical": typical})
     generate(root, own, tmp_path / "out", 2, check=pictures)
-    assert dataset.info(tmp_path / "out")["settings"]["layouts_of"] == "the model"
+    assert dataset.read_info(tmp_path / "out")["settings"]["layouts_of"] == "the model"
 
 
 @pytest.mark.parametrize(
@@ -510,11 +511,11 @@ def test_other_classes_and_other_shapes_are_refused(root, tmp_path) -> None:
 
 def measured_on(rng) -> dict:
     """What training would have kept, of eight images."""
-    from toolkit.evaluation.detection import as_truth
+    from toolkit.evaluation.detection.metrics import as_truth
     from toolkit.methods import faithfulness
 
     told = [boxes(rng) for _ in range(8)]
-    found = detected(world(right), np.stack([painted(b.corners, as_truth(b, NAMES).classes) for b in told]))
+    found = detect_objects(world(right), np.stack([painted(b.corners, as_truth(b, NAMES).classes) for b in told]))
     return faithfulness.calibrate([as_truth(b, NAMES) for b in told], found, NAMES).to_json()
 
 
@@ -544,7 +545,7 @@ def test_options_for_labels_and_options_for_layouts_do_not_mix(tmp_path) -> None
     meta = json.loads(json.dumps(meta, default=dataclasses.asdict))
     torch_folder.save_part(tmp_path / "brain", "denoiser", torch_folder.build("denoiser", meta).state_dict(), meta)
     with pytest.raises(Error, match="told boxes"):
-        generation.generate(tmp_path / "brain", tmp_path / "out", {}, 2, layouts=Layouts())
+        run(tmp_path / "brain", tmp_path / "out", {}, 2, layouts=LayoutOptions())
     found = CliRunner().invoke(app, ["generate", str(tmp_path / "brain"), str(tmp_path / "out"), "--layout", "copy"])
     assert isinstance(found.exception, Error) and "told boxes" in str(found.exception)
     assert not (tmp_path / "out").exists()
@@ -580,15 +581,15 @@ def trained(tmp_path_factory) -> tuple[Path, Path]:
 def test_training_keeps_what_the_filter_goes_by(trained) -> None:
     pictures, root = trained
     model = torch_folder.open(root, "cpu")
-    stored = calibrated(model)
+    stored = stored_calibration(model)
     assert stored is not None
-    again = measured(model, NAMES, pictures, None, 0.75)
+    again = calibrate_filter(model, NAMES, pictures, None, 0.75)
     assert (
-        again.known.counts.images
+        again.calibration.counts.images
         == stored.counts.images
         == sum(e.group != "" and dataset.fold_of(e.group) == 0 for e in dataset.read(pictures))
     )
-    assert np.abs(again.known.thresholds - stored.thresholds).max() < 1e-3
+    assert np.abs(again.calibration.thresholds - stored.thresholds).max() < 1e-3
     assert again.limit == pytest.approx(stored.limit(0.75), abs=1e-3)
 
 

@@ -27,12 +27,12 @@ def _boxes(*corners: tuple[float, ...], names: tuple[str, ...] | None = None) ->
 
 
 def _cond(*rows: Boxes | None) -> dict[str, torch.Tensor]:
-    found = layout.arrays([Annotation(boxes=row) for row in rows], NAMES)
+    found = layout.to_arrays([Annotation(boxes=row) for row in rows], NAMES)
     return {k: torch.from_numpy(v) for k, v in found.items()}
 
 
 def test_arrays_are_parts_of_the_image_and_null_where_there_is_no_object() -> None:
-    found = layout.arrays([Annotation(boxes=_boxes((12, 8, 24, 16), names=("b",))), Annotation()], NAMES)
+    found = layout.to_arrays([Annotation(boxes=_boxes((12, 8, 24, 16), names=("b",))), Annotation()], NAMES)
     known = layout.fields(NAMES)
     assert {k: v.shape[1:] for k, v in found.items()} == {k: f.shape for k, f in known.items()}
     assert np.allclose(found[BOXES][0, 0], [0.25, 0.25, 0.5, 0.5])
@@ -51,21 +51,21 @@ def test_arrays_are_parts_of_the_image_and_null_where_there_is_no_object() -> No
 )
 def test_what_a_model_cannot_be_told_is_refused(boxes: Boxes, says: str) -> None:
     with pytest.raises(Error, match=says):
-        layout.arrays([Annotation(boxes=boxes)], NAMES)
+        layout.to_arrays([Annotation(boxes=boxes)], NAMES)
 
 
 def test_a_full_layout_still_ends_with_a_null() -> None:
-    full = layout.arrays([Annotation(boxes=_boxes(*[(0, 0, 4, 4)] * layout.MOST))], NAMES)
+    full = layout.to_arrays([Annotation(boxes=_boxes(*[(0, 0, 4, 4)] * layout.MOST))], NAMES)
     assert (full[OBJECTS][0, :-1] == 0).all() and full[OBJECTS][0, -1] == len(NAMES)
 
 
 def test_boxes_are_carried_to_another_size_and_into_a_window() -> None:
     whole = _boxes((12, 8, 24, 16), (40, 20, 48, 32))
-    half = layout.resized(whole, (16, 24))
+    half = layout.resize(whole, (16, 24))
     assert half.size == (16, 24) and np.allclose(half.corners[0], [6, 4, 12, 8])
-    part = layout.clipped(whole, (16, 0, 32, 32), 0.3)
+    part = layout.clip(whole, (16, 0, 32, 32), 0.3)
     assert part.size == (32, 16) and np.allclose(part.corners, [[0, 8, 8, 16]])
-    assert layout.clipped(whole, (22, 0, 32, 32), 0.3).names == ()  # a sixth of the first box
+    assert layout.clip(whole, (22, 0, 32, 32), 0.3).names == ()  # a sixth of the first box
 
 
 @settings(max_examples=30, deadline=None)
@@ -128,7 +128,7 @@ def test_maps_tell_classes_and_overlapping_boxes_apart() -> None:
 
 def test_small_objects_weigh_more_and_the_mean_is_one() -> None:
     cond = _cond(_boxes((0, 0, 6, 6), (16, 8, 46, 30)), None)
-    weight = losses.by_area(cond[BOXES], cond[OBJECTS] != len(NAMES), *SIZE)
+    weight = losses.area_weights(cond[BOXES], cond[OBJECTS] != len(NAMES), *SIZE)
     assert torch.allclose(weight.mean((1, 2, 3)), torch.ones(2))
     small, large, outside = weight[0, 0, 2, 2], weight[0, 0, 20, 30], weight[0, 0, 2, 40]
     assert small > large > outside > 0

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.example import Annotation, Boxes, Error
-from toolkit.objects.boxes import MOST, arrays
-from toolkit.objects.layouts import KINDS, arranged, arranger, check, flipped, from_summary, smallest, summary
-from toolkit.objects.overlaps import Overlaps, measured
+from toolkit.objects.boxes import MOST, to_arrays
+from toolkit.objects.layout_summary import check_layout, from_summary, smallest_sizes, to_summary
+from toolkit.objects.layouts import KINDS, flip, generate_layouts, layout_generator
+from toolkit.objects.overlaps import Overlaps, pairwise_overlap
 
 ROWS, COLS = SIZE = (60, 90)
 SIDES = {"cell": 12.0, "giant": 26.0, "speck": 5.0}
@@ -27,7 +28,7 @@ def field(n: int) -> Boxes:
             side = SIDES[name] * np.exp(random.normal(0, 0.1, 2))
             low = random.uniform(-side / 3, np.array([COLS, ROWS]) - 2 * side / 3)
             box = np.clip(np.concatenate([low, low + side]), 0, [COLS, ROWS] * 2)
-            if (measured(box[None], corners)[1] <= 0.2).all():
+            if (pairwise_overlap(box[None], corners)[1] <= 0.2).all():
                 corners, kept = np.concatenate([corners, box[None]]), [*kept, name]
                 break
     return Boxes(corners, tuple(kept), SIZE)
@@ -39,7 +40,7 @@ SETS = {(layout.corners.tobytes(), layout.names) for layout in REAL}
 
 def largest(layouts, measure: int) -> float:
     """The largest IoU (0) or covered part (1) of a pair."""
-    found = [measured(b.corners, b.corners)[measure][np.triu_indices(len(b.names), 1)] for b in layouts]
+    found = [pairwise_overlap(b.corners, b.corners)[measure][np.triu_indices(len(b.names), 1)] for b in layouts]
     return float(np.concatenate(found).max())
 
 
@@ -47,21 +48,21 @@ def largest(layouts, measure: int) -> float:
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**40), count=st.integers(1, 6))
 def test_a_layout_depends_on_seed_and_number_alone_and_lies_in_the_image(kind, seed, count):
-    made = arranged(kind, REAL, count, seed, SIZE)
-    again = arranger(kind, REAL, seed, SIZE)(count - 1)
+    made = generate_layouts(kind, REAL, count, seed, SIZE)
+    again = layout_generator(kind, REAL, seed, SIZE)(count - 1)
     assert np.array_equal(again.corners, made[-1].corners) and again.names == made[-1].names
     for boxes in made:
         assert boxes.size == SIZE and 0 < len(boxes.names) <= MOST
         assert (boxes.corners[:, :2] < boxes.corners[:, 2:]).all()
         assert boxes.corners.min() >= 0 and (boxes.corners[:, 2:] <= [COLS, ROWS]).all()
-        check(boxes, {}, tuple(SIDES))
-    arrays([Annotation(boxes=boxes) for boxes in made], tuple(SIDES))  # what a model is told
+        check_layout(boxes, {}, tuple(SIDES))
+    to_arrays([Annotation(boxes=boxes) for boxes in made], tuple(SIDES))  # what a model is told
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_objects_overlap_no_more_than_real_ones_do(kind):
-    made = arranged(kind, REAL, 60, 3, SIZE)
-    limits = Overlaps.learned(REAL)
+    made = generate_layouts(kind, REAL, 60, 3, SIZE)
+    limits = Overlaps.learn(REAL)
     assert limits.cover.max() <= 0.2 + 1e-9
     allowed = largest(REAL, 1) if kind in ("copy", "jitter", "recombine") else limits.cover.max()
     assert largest(made, 1) <= allowed + 1e-9
@@ -70,10 +71,10 @@ def test_objects_overlap_no_more_than_real_ones_do(kind):
 
 
 def test_copies_are_the_real_layouts_each_once_before_one_comes_again():
-    made = arranged("copy", REAL, 2 * len(REAL), 5, SIZE, flips=(False, False))
+    made = generate_layouts("copy", REAL, 2 * len(REAL), 5, SIZE, flips=(False, False))
     for half in (made[: len(REAL)], made[len(REAL) :]):
         assert {(boxes.corners.tobytes(), boxes.names) for boxes in half} == SETS
-    turned = arranged("copy", REAL, len(REAL), 5, SIZE, flips=(True, False))
+    turned = generate_layouts("copy", REAL, len(REAL), 5, SIZE, flips=(True, False))
     same = [np.array_equal(a.corners, b.corners) for a, b in zip(made[: len(REAL)], turned, strict=True)]
     assert 0.2 < np.mean(same) < 0.8
     level = [np.allclose(a.corners[:, 1::2], b.corners[:, 1::2]) for a, b in zip(made, turned, strict=False)]
@@ -83,20 +84,20 @@ def test_copies_are_the_real_layouts_each_once_before_one_comes_again():
 @given(across=st.booleans(), down=st.booleans(), n=st.integers(0, 39))
 def test_a_flip_undoes_itself_and_moves_pixels_as_boxes(across, down, n):
     boxes = REAL[n]
-    twice = flipped(flipped(boxes, across, down), across, down)
+    twice = flip(flip(boxes, across, down), across, down)
     assert twice.corners == pytest.approx(boxes.corners)
     image = np.zeros(SIZE, bool)
     x0, y0, x1, y1 = np.rint(boxes.corners[0]).astype(int)
     image[y0:y1, x0:x1] = True
     whole = Boxes(np.array([[x0, y0, x1, y1]], float), ("cell",), SIZE)
-    a, b, c, d = flipped(whole, across, down).corners[0].astype(int)
+    a, b, c, d = flip(whole, across, down).corners[0].astype(int)
     turned = image[:: -1 if down else 1, :: -1 if across else 1]
     assert turned[b:d, a:c].all() and turned.sum() == (d - b) * (c - a)
 
 
 def test_jitter_moves_every_box_a_little():
-    made = arranged("jitter", REAL, 40, 1, SIZE, flips=(False, False))
-    exact = arranged("copy", REAL, 40, 1, SIZE, flips=(False, False))
+    made = generate_layouts("jitter", REAL, 40, 1, SIZE, flips=(False, False))
+    exact = generate_layouts("copy", REAL, 40, 1, SIZE, flips=(False, False))
     moved, scaled = [], []
     for a, b in zip(made, exact, strict=True):
         assert a.names == b.names
@@ -113,8 +114,8 @@ def cut(boxes: Boxes) -> np.ndarray:
 
 
 def test_recombined_layouts_keep_real_boxes_and_counts_but_are_no_real_layout():
-    made = arranged("recombine", REAL, 40, 2, SIZE, flips=(False, False))
-    exact = arranged("copy", REAL, 40, 2, SIZE, flips=(False, False))
+    made = generate_layouts("recombine", REAL, 40, 2, SIZE, flips=(False, False))
+    exact = generate_layouts("copy", REAL, 40, 2, SIZE, flips=(False, False))
     whole = {tuple(box) for boxes in REAL for box in boxes.corners}
     missing = new = 0
     for a, b in zip(made, exact, strict=True):
@@ -127,7 +128,7 @@ def test_recombined_layouts_keep_real_boxes_and_counts_but_are_no_real_layout():
 
 
 def test_sampled_layouts_have_the_statistics_of_real_ones():
-    made = arranged("sample", REAL, 120, 4, SIZE)
+    made = generate_layouts("sample", REAL, 120, 4, SIZE)
     assert all((b.corners.tobytes(), b.names) not in SETS for b in made)
     assert all(b.names.count("giant") == 1 for b in made)  # as in every real one: what comes together still does
     for name in SIDES:
@@ -140,7 +141,9 @@ def test_sampled_layouts_have_the_statistics_of_real_ones():
     edges = [np.concatenate([cut(b).any(1) for b in some]).mean() for some in (REAL, made)]
     assert edges[1] == pytest.approx(edges[0], abs=0.06)
     touching = [
-        np.mean([(measured(b.corners, b.corners)[0][np.triu_indices(len(b.names), 1)] > 0).mean() for b in some])
+        np.mean(
+            [(pairwise_overlap(b.corners, b.corners)[0][np.triu_indices(len(b.names), 1)] > 0).mean() for b in some]
+        )
         for some in (REAL, made)
     ]
     assert touching[1] == pytest.approx(touching[0], abs=0.04)
@@ -151,11 +154,11 @@ def test_objects_that_keep_away_from_each_other_still_do():
     while len(spread) < 120:
         low = random.uniform(2, [COLS - 10, ROWS - 10], (6, 2))
         boxes = Boxes(np.concatenate([low, low + 8], 1), ("cell",) * 6, SIZE)
-        if (measured(boxes.corners, boxes.corners)[2][np.triu_indices(6, 1)] > 2.3).all():
+        if (pairwise_overlap(boxes.corners, boxes.corners)[2][np.triu_indices(6, 1)] > 2.3).all():
             spread.append(boxes)
 
     def near(layouts):
-        gaps = [measured(b.corners, b.corners)[2][np.triu_indices(len(b.names), 1)] for b in layouts]
+        gaps = [pairwise_overlap(b.corners, b.corners)[2][np.triu_indices(len(b.names), 1)] for b in layouts]
         return (np.concatenate(gaps) < 2.3).mean()  # nearer than a third of a side
 
     assert near(spread) == 0
@@ -163,35 +166,35 @@ def test_objects_that_keep_away_from_each_other_still_do():
         Boxes(np.stack([spread[(n + k) % 120].corners[k] for k in range(6)]), spread[n].names) for n in range(120)
     ]
     assert near(strangers) > 0.04
-    assert near(arranged("sample", spread, 60, 0, SIZE)) < 0.15 * near(strangers)
+    assert near(generate_layouts("sample", spread, 60, 0, SIZE)) < 0.15 * near(strangers)
 
 
 def test_images_of_nothing_stay_so_and_other_sizes_are_carried_over():
     empty = Boxes(np.zeros((0, 4)), (), SIZE)
     for kind in KINDS:
-        made = arranged(kind, [*REAL[:3], empty], 4, 0, (120, 180))
+        made = generate_layouts(kind, [*REAL[:3], empty], 4, 0, (120, 180))
         assert sorted(len(b.names) > 0 for b in made) == [False, True, True, True]
         assert max(b.corners.max() for b in made if b.names) > COLS and all(b.size == (120, 180) for b in made)
     unsized = [Boxes(b.corners, b.names) for b in REAL]
-    assert len(arranged("sample", unsized, 3, 0, SIZE)) == 3
-    lonely = arranged("sample", [Boxes(np.array([[5.0, 5, 15, 20]]), ("cell",), SIZE)], 5, 0, SIZE)
+    assert len(generate_layouts("sample", unsized, 3, 0, SIZE)) == 3
+    lonely = generate_layouts("sample", [Boxes(np.array([[5.0, 5, 15, 20]]), ("cell",), SIZE)], 5, 0, SIZE)
     assert all(b.names == ("cell",) for b in lonely) and len({b.corners.tobytes() for b in lonely}) == 5
 
 
 def test_layouts_with_more_objects_than_a_model_can_be_told_are_left_out():
     crowd = Boxes(np.tile([1.5, 1.5, 6.0, 6.0], (MOST + 1, 1)), ("cell",) * (MOST + 1), SIZE)
-    assert max(len(b.names) for b in arranged("copy", [crowd, *REAL], 41, 0, SIZE)) <= MOST
+    assert max(len(b.names) for b in generate_layouts("copy", [crowd, *REAL], 41, 0, SIZE)) <= MOST
     with pytest.raises(Error, match=f"{MOST} of them at most"):
-        arranged("copy", [crowd], 1, 0, SIZE)
+        generate_layouts("copy", [crowd], 1, 0, SIZE)
 
 
 def test_mistakes_are_said():
     with pytest.raises(Error, match="copy, jitter, recombine, sample; found 'new'"):
-        arranged("new", REAL, 1, 0, SIZE)
+        generate_layouts("new", REAL, 1, 0, SIZE)
     with pytest.raises(Error, match="found none that has objects"):
-        arranged("copy", [Boxes(np.zeros((0, 4)), (), SIZE)], 1, 0, SIZE)
+        generate_layouts("copy", [Boxes(np.zeros((0, 4)), (), SIZE)], 1, 0, SIZE)
     with pytest.raises(Error, match="seed -1"):
-        arranged("copy", REAL, 1, -1, SIZE)
+        generate_layouts("copy", REAL, 1, -1, SIZE)
 
 
 # ---------------------------------------------------------------------------------------------------- what a model keeps
@@ -200,7 +203,7 @@ def test_mistakes_are_said():
 def test_the_smallest_box_is_the_one_that_one_in_a_hundred_undercuts():
     sides = np.linspace(10, 110, 101)
     layouts = [Boxes(np.array([[0, 0, s, 2 * s]]), ("cell",), (300, 300)) for s in sides]
-    assert smallest(layouts) == {"cell": pytest.approx((11, 22))}
+    assert smallest_sizes(layouts) == {"cell": pytest.approx((11, 22))}
 
 
 @pytest.mark.parametrize(
@@ -218,33 +221,33 @@ def test_the_smallest_box_is_the_one_that_one_in_a_hundred_undercuts():
 def test_what_a_model_cannot_make_is_named(box, name, words):
     boxes = Boxes(np.array([[1.5, 1.5, 30, 30], box]), ("WBC", name), SIZE)
     with pytest.raises(Error, match=words):
-        check(boxes, {"WBC": (16.0, 14.0)}, ("RBC", "WBC"), 10)
+        check_layout(boxes, {"WBC": (16.0, 14.0)}, ("RBC", "WBC"), 10)
 
 
 def test_what_a_model_can_make_is_let_pass():
     cut_off = Boxes(np.array([[1.5, 1.5, 17.5, 15.5], [0, 20, 5, 40], [60, 57, 80, 60]]), ("WBC",) * 3, SIZE)
-    check(cut_off, {"WBC": [16.0, 14.0]}, ("WBC",), 3)
+    check_layout(cut_off, {"WBC": [16.0, 14.0]}, ("WBC",), 3)
     with pytest.raises(Error, match="at most 2 objects; found 3"):
-        check(cut_off, {}, ("WBC",), 2)
+        check_layout(cut_off, {}, ("WBC",), 2)
 
 
 def test_kept_layouts_are_few_short_and_the_same_in_json():
     many = [field(n) for n in range(300)]
     many[123] = Boxes(np.array([[5.0, 5, 9, 9]]), ("rare",), SIZE)
-    kept = json.loads(json.dumps(summary(many)))
+    kept = json.loads(json.dumps(to_summary(many)))
     back = from_summary(kept)
     assert len(back) == 64 and {b.size for b in back} == {SIZE}
     assert {name for b in back for name in b.names} == {*SIDES, "rare"}
     for boxes in back:
         assert any(a.names == boxes.names and np.abs(a.corners - boxes.corners).max() <= 0.05 + 1e-9 for a in many)
     assert len(json.dumps(kept)) < 64 * 12 * 32
-    assert len(from_summary(summary(REAL[:5], digits=0))) == 5
-    assert arranged("sample", back, 3, 0, SIZE)[2].names
+    assert len(from_summary(to_summary(REAL[:5], digits=0))) == 5
+    assert generate_layouts("sample", back, 3, 0, SIZE)[2].names
 
 
 def test_a_summary_that_is_none_is_said():
     with pytest.raises(Error, match="one size that is known"):
-        summary([REAL[0], Boxes(REAL[1].corners, REAL[1].names, (61, 90))])
-    for broken in ({}, {**summary(REAL[:2]), "names": []}, {**summary(REAL[:2]), "layouts": [[["x"]]]}):
+        to_summary([REAL[0], Boxes(REAL[1].corners, REAL[1].names, (61, 90))])
+    for broken in ({}, {**to_summary(REAL[:2]), "names": []}, {**to_summary(REAL[:2]), "layouts": [[["x"]]]}):
         with pytest.raises(Error, match="must be those that training wrote"):
             from_summary(broken)

@@ -14,10 +14,10 @@ from torch import nn
 from export.graphs import onnx as graphs
 from export.runtime import ort
 from toolkit.diffusion.model import Field
-from toolkit.diffusion.schedule import described
+from toolkit.diffusion.schedule import clock_from_config
 from toolkit.example import Error
 from toolkit.networks import folder
-from toolkit.networks.preconditioning import Preconditioned, stepped, velocity
+from toolkit.networks.preconditioning import Preconditioned, clock_of_steps, velocity
 from toolkit.networks.unet import TextUNet
 from toolkit.settings import Network
 from toolkit.training import low_rank
@@ -31,7 +31,9 @@ def denoiser():
     """A text-conditioned U-Net with a class field, as the denoiser of a model is."""
     torch.manual_seed(0)
     unet = TextUNet(NETWORK, (4, 8, 8), FIELDS)
-    return Preconditioned(unet, functools.partial(velocity, clock=stepped(described("scaled_linear").sigmas)))
+    return Preconditioned(
+        unet, functools.partial(velocity, clock=clock_of_steps(clock_from_config("scaled_linear").sigmas))
+    )
 
 
 def asked(count=4):
@@ -54,18 +56,18 @@ def taught(module, steps=12):
 
 @pytest.fixture(scope="module")
 def adapted():
-    return taught(low_rank.add(denoiser(), RANK, ALPHA))
+    return taught(low_rank.add_adapters(denoiser(), RANK, ALPHA))
 
 
 def test_nothing_changes_before_training():
-    plain, fresh = denoiser().eval(), low_rank.add(denoiser(), RANK, ALPHA).eval()
+    plain, fresh = denoiser().eval(), low_rank.add_adapters(denoiser(), RANK, ALPHA).eval()
     x, sigma, cond = asked()
     with torch.no_grad():
         assert torch.equal(plain(x, sigma, **cond), fresh(x, sigma, **cond))
 
 
 def test_only_the_adapters_are_trained(adapted):
-    before, after = denoiser().state_dict(), low_rank.merged(adapted)
+    before, after = denoiser().state_dict(), low_rank.merge_adapters(adapted)
     layers = {
         name: module
         for name, module in denoiser().named_modules()
@@ -83,7 +85,7 @@ def test_only_the_adapters_are_trained(adapted):
 
 
 def test_the_change_is_alpha_over_r_times_b_a_of_that_rank(adapted):
-    before, after, state = denoiser().state_dict(), low_rank.merged(adapted), adapted.state_dict()
+    before, after, state = denoiser().state_dict(), low_rank.merge_adapters(adapted), adapted.state_dict()
     for name in [n for n in before if n.endswith("attn2.to_k.weight")]:
         stem = name.removesuffix(".weight")
         a, b = state[f"{stem}.lora_A.default.weight"], state[f"{stem}.lora_B.default.weight"]
@@ -98,7 +100,7 @@ def test_merged_is_the_adapted_network(adapted):
     x, sigma, cond = asked()
     with torch.no_grad():
         untouched = plain(x, sigma, **cond)
-        plain.load_state_dict(low_rank.merged(adapted))
+        plain.load_state_dict(low_rank.merge_adapters(adapted))
         found, wanted = plain(x, sigma, **cond), adapted(x, sigma, **cond)
         assert torch.equal(wanted, adapted(x, sigma, **cond))
     assert (found - wanted).abs().max() < 1e-5
@@ -107,7 +109,7 @@ def test_merged_is_the_adapted_network(adapted):
 
 def test_a_network_without_adapters_is_merged_as_it_stands():
     plain = denoiser()
-    found = low_rank.merged(plain)
+    found = low_rank.merge_adapters(plain)
     assert set(found) == set(plain.state_dict())
     assert all(torch.equal(found[name], value) for name, value in plain.state_dict().items())
 
@@ -115,15 +117,15 @@ def test_a_network_without_adapters_is_merged_as_it_stands():
 @pytest.mark.parametrize("settings", [(0, 1.0), (4, 0.0)])
 def test_a_rank_and_an_alpha_are_positive(settings):
     with pytest.raises(Error, match=r"rank of 1 or more"):
-        low_rank.add(denoiser(), *settings)
+        low_rank.add_adapters(denoiser(), *settings)
 
 
 def test_a_network_is_adapted_once_and_has_attention():
     with pytest.raises(Error, match=r"has adapters already"):
-        low_rank.add(low_rank.add(denoiser(), 2, 2.0), 2, 2.0)
+        low_rank.add_adapters(low_rank.add_adapters(denoiser(), 2, 2.0), 2, 2.0)
     blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (8,)}
     with pytest.raises(Error, match=r"has none"):
-        low_rank.add(UNet2DModel(norm_num_groups=4, add_attention=False, **blocks), 2, 2.0)
+        low_rank.add_adapters(UNet2DModel(norm_num_groups=4, add_attention=False, **blocks), 2, 2.0)
 
 
 @pytest.mark.slow
@@ -138,7 +140,7 @@ def test_merged_weights_export_and_agree(adapted, tmp_path):
         "parts": {"denoiser": {"network": network, "parameterisation": "velocity"}},
     }  # fmt: skip
     root = tmp_path / "model"
-    folder.save_part(root, "denoiser", low_rank.merged(adapted), meta)
+    folder.save_part(root, "denoiser", low_rank.merge_adapters(adapted), meta)
     graphs.export(root)
     model = ort.open(root)
     x, sigma, cond = asked()

@@ -21,9 +21,9 @@ from toolkit.diffusion.schedule import strength_to_sigma
 from toolkit.example import Annotation, Error, Example, Provenance
 from toolkit.methods import da_fusion, dataset_expansion, diffcore_mix, guided, local_edit
 from toolkit.methods.da_fusion import DAFusion
-from toolkit.methods.dataset_expansion import Expansion
+from toolkit.methods.dataset_expansion import Expansion, Judges
 from toolkit.methods.diffcore_mix import DiffCoReMix
-from toolkit.methods.guided import Walk
+from toolkit.methods.guided import Run, Walk
 from toolkit.methods.local_edit import LocalEdit
 
 SIZE = 16
@@ -75,22 +75,24 @@ def lightness(made: np.ndarray) -> np.ndarray:
 def test_an_image_does_not_depend_on_its_batch(sampler):
     settings = DAFusion(Walk(sampler, 6, seed=3))
     x = images(HEALTHY, 20)
-    whole, times = da_fusion.augment(model(leaves()), x, of(RUST, 20), of(UNSTATED, 20), settings, range(20))
+    whole, times = da_fusion.augment(Run(model(leaves()), of(RUST, 20), of(UNSTATED, 20), range(20)), x, settings)
     rows = [17, 2, 9]
-    some, own = da_fusion.augment(model(leaves()), x[rows], of(RUST, 3), of(UNSTATED, 3), settings, rows)
+    some, own = da_fusion.augment(Run(model(leaves()), of(RUST, 3), of(UNSTATED, 3), rows), x[rows], settings)
     assert np.allclose(whole[rows], some, atol=1e-6)
     assert np.array_equal(times[rows], own)
 
 
 def test_both_backends_make_the_same_image():
     made = [
-        da_fusion.augment(model(leaves(xp)), images(0, 5), of(1, 5), of(2, 5), DAFusion(), range(5))[0]
+        da_fusion.augment(Run(model(leaves(xp)), of(1, 5), of(2, 5), range(5)), images(0, 5), DAFusion())[0]
         for xp in BACKENDS.values()
     ]
     assert np.allclose(*made, atol=1e-5)
     strengths = np.linspace(0, 0.7, SIZE * SIZE, dtype=np.float32).reshape(1, SIZE, SIZE).repeat(5, 0)
     made = [
-        local_edit.edit(model(leaves(xp)), images(0, 5), strengths, of(1, 5), of(2, 5), LocalEdit(), range(5)).images
+        local_edit.edit(
+            Run(model(leaves(xp)), of(1, 5), of(2, 5), range(5)), images(0, 5), strengths, LocalEdit()
+        ).images
         for xp in BACKENDS.values()
     ]
     assert np.allclose(*made, atol=1e-5)
@@ -101,15 +103,11 @@ def test_watch_is_called_as_often_as_is_foretold():
         calls = []
         settings = DAFusion(Walk(sampler, 5))
         _, times = da_fusion.augment(
-            model(leaves()),
+            Run(model(leaves()), of(1, 40), of(2, 40), range(40), lambda calls=calls: calls.append(1)),
             images(0, 40),
-            of(1, 40),
-            of(2, 40),
             settings,
-            range(40),
-            lambda calls=calls: calls.append(1),
         )
-        assert len(calls) == guided.evaluations(settings.walk, times)
+        assert len(calls) == guided.count_evaluations(settings.walk, times)
 
 
 def test_a_walk_that_cannot_be_is_refused():
@@ -119,7 +117,7 @@ def test_a_walk_that_cannot_be_is_refused():
         (Walk(guidance=float("nan")), "finite guidance"),
     ]:
         with pytest.raises(Error, match=words):
-            guided.generate(model(leaves()), of(1, 1), of(2, 1), walk, [0])
+            guided.generate(Run(model(leaves()), of(1, 1), of(2, 1), [0]), walk)
 
 
 # --------------------------------------------------------------------------------------------------------- DA-Fusion
@@ -140,7 +138,7 @@ def test_insertion_times_are_even_over_0_to_1():
 def test_the_later_an_image_is_left_the_more_of_it_stays():
     x = images(RUST, 400)
     settings = DAFusion(Walk(guidance=1.0))
-    variants, times = da_fusion.augment(model(leaves()), x, of(RUST, 400), of(UNSTATED, 400), settings, range(400))
+    variants, times = da_fusion.augment(Run(model(leaves()), of(RUST, 400), of(UNSTATED, 400), range(400)), x, settings)
     alike = np.array([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(x, variants, strict=True)])
     # every sampler is linear in a Gaussian world: what is left of the image is its share of the noisy one
     spread = np.array([[alike[times == t].mean(), 0.1 / np.hypot(0.1, strength_to_sigma(t))] for t in np.unique(times)])
@@ -180,8 +178,8 @@ def edited(procedure: str, codec=None, **how):
     place = spot().repeat(3, 0)
     asked = place if procedure == "inpaint" else place * np.float32(0.8)
     settings = LocalEdit(Walk("euler", 12, 1.0), **how)
-    run = getattr(local_edit, procedure)
-    return x, place, run(model(world, codec), x, asked, of(RUST, 3), of(UNSTATED, 3), settings, range(3))
+    run = Run(model(world, codec), of(RUST, 3), of(UNSTATED, 3), range(3))
+    return x, place, getattr(local_edit, procedure)(run, x, asked, settings)
 
 
 @pytest.mark.parametrize("codec", [None, Half()])
@@ -211,7 +209,7 @@ def test_a_change_map_is_followed_from_place_to_place():
     x = images(HEALTHY, 64)
     strengths = np.broadcast_to(np.linspace(0, 0.6, SIZE, dtype=np.float32), (64, SIZE, SIZE))
     settings = LocalEdit(Walk("euler", 20, 1.0), feather=0)
-    found = local_edit.edit(model(leaves()), x, strengths, of(RUST, 64), of(UNSTATED, 64), settings, range(64))
+    found = local_edit.edit(Run(model(leaves()), of(RUST, 64), of(UNSTATED, 64), range(64)), x, strengths, settings)
     by_column = np.abs(found.images - x).mean((0, 1, 2))
     assert by_column[0] == 0
     assert np.all(np.diff(by_column) > -0.02)
@@ -227,7 +225,7 @@ def test_maps_that_do_not_fit_are_refused():
         (np.full((2, SIZE, SIZE), np.nan), "0 to 1"),
     ]:
         with pytest.raises(Error, match=words):
-            local_edit.edit(model(leaves()), x, strengths, of(1, 2), of(2, 2), LocalEdit(), range(2))
+            local_edit.edit(Run(model(leaves()), of(1, 2), of(2, 2), range(2)), x, strengths, LocalEdit())
 
 
 def test_change_outside_is_measured_where_it_happened():
@@ -259,10 +257,7 @@ def lightness_classifier(made: np.ndarray) -> np.ndarray:
 def test_expansion_makes_the_class_that_was_asked_for():
     wanted = np.arange(40) % 2
     real = np.concatenate([images(0, 30, 1), images(1, 30, 2)])
-    made, kept = dataset_expansion.expand(
-        model(leaves()), label(*wanted), of(UNSTATED, 40), wanted, lightness_classifier, lightness_features, real,
-        Expansion(Walk(guidance=1.0)), range(40),
-    )  # fmt: skip
+    made, kept = dataset_expansion.expand(Run(model(leaves()), label(*wanted), of(UNSTATED, 40), range(40)), wanted, Judges(lightness_classifier, lightness_features, real), Expansion(Walk(guidance=1.0)))  # fmt: skip
     assert np.all((lightness(made) > 0.05) == (wanted == RUST))
     assert kept.rates["kept"] > 0.8
     assert sum(kept.rates.values()) == pytest.approx(1)
@@ -314,14 +309,16 @@ def overlapping() -> Mixture:
 def test_a_negative_condition_drives_away_from_it():
     settings = DiffCoReMix(Walk("heun", 20, 3.0))
     made = [
-        float(diffcore_mix.counterparts(model(overlapping()), of(RUST, 300), of(k, 300), settings, range(300)).mean())
+        float(
+            diffcore_mix.counterparts(Run(model(overlapping()), of(RUST, 300), of(k, 300), range(300)), settings).mean()
+        )
         for k in (RUST, UNSTATED, HEALTHY)
     ]
     plain, null, negative = made
     assert plain == pytest.approx(0.1, abs=0.03)  # driven from itself to itself: nothing happens
     assert plain < null - 0.02 < negative - 0.05
     with pytest.raises(Error, match="guidance above 1"):
-        diffcore_mix.counterparts(model(overlapping()), of(1, 1), of(0, 1), DiffCoReMix(Walk(guidance=1.0)), [0])
+        diffcore_mix.counterparts(Run(model(overlapping()), of(1, 1), of(0, 1), [0]), DiffCoReMix(Walk(guidance=1.0)))
 
 
 def test_the_cosine_threshold_rejects_as_many_real_pairs_as_it_says_and_all_that_point_elsewhere():

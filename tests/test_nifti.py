@@ -398,13 +398,13 @@ def test_display_and_restore_copy_and_check(tmp_path: Path) -> None:
     ],
 )
 def test_label_of(name: str, label: str, contrast: str) -> None:
-    assert nifti.label_of(name) == (label, contrast)
+    assert nifti.parse_file_name(name) == (label, contrast)
 
 
 def test_a_name_without_letters_takes_the_folder_or_is_refused(tmp_path: Path) -> None:
-    assert nifti.label_of(tmp_path / "p 9" / "___.nii")[0] == "p9"
+    assert nifti.parse_file_name(tmp_path / "p 9" / "___.nii")[0] == "p9"
     with pytest.raises(Error, match="Rename"):
-        nifti.label_of(Path("/ß/___.nii"))
+        nifti.parse_file_name(Path("/ß/___.nii"))
 
 
 def found(root: Path, contrast: str | None = None) -> list[tuple[str, str, str | None]]:
@@ -570,15 +570,15 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 
 def test_sidecar_and_description(tmp_path: Path) -> None:
-    path = nifti.sidecar(
+    path = nifti.write_sidecar(
         tmp_path / "sub-1_desc-anomaly_FLAIR.nii.gz", Units="arbitrary", Threshold=np.float32(0.5), Sources=[tmp_path]
     )
     assert path.name == "sub-1_desc-anomaly_FLAIR.json"
     assert json.loads(path.read_text()) == {"Units": "arbitrary", "Threshold": 0.5, "Sources": [str(tmp_path)]}
     for bad in (float("nan"), np.float32("nan"), [np.inf]):
         with pytest.raises(Error, match="null"):
-            nifti.sidecar(path, Threshold=bad)
-    content = json.loads(nifti.dataset_description(tmp_path, "0.1.0", [tmp_path, "https://x.org/d"]).read_text())
+            nifti.write_sidecar(path, Threshold=bad)
+    content = json.loads(nifti.write_dataset_description(tmp_path, "0.1.0", [tmp_path, "https://x.org/d"]).read_text())
     assert content["DatasetType"] == "derivative" and content["Name"] and content["BIDSVersion"]
     assert content["GeneratedBy"] == [{"Name": "diffgraft", "Version": "0.1.0"}]
     assert content["SourceDatasets"] == [{"URL": tmp_path.as_uri()}, {"URL": "https://x.org/d"}]

@@ -18,7 +18,7 @@ from diffgraft import models
 from diffgraft.models import backends
 from export import record
 from export.runtime import common, openvino, openvino_graphs, ort
-from export.verify import noisy, told, verify
+from export.verify import noisy_input, sample_conditions, verify
 from toolkit.diffusion.model import Denoiser
 from toolkit.example import Error, Note
 from toolkit.models.folder import fingerprint
@@ -45,7 +45,7 @@ def copy(tmp_path) -> Path:
 
 
 def asked(denoiser: Denoiser, rows: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    return noisy(denoiser.spec, 1.0, range(rows)), told(denoiser.spec, rows)
+    return noisy_input(denoiser.spec, 1.0, range(rows)), sample_conditions(denoiser.spec, rows)
 
 
 def furthest(found: np.ndarray, expected: np.ndarray) -> float:
@@ -90,11 +90,11 @@ def test_arrays_may_lie_in_any_order_and_threads_do_not_count(leaf):
 
 def test_norms_are_spread_over_large_maps_only():
     read = ov.Core().read_model
-    every = openvino_graphs.spread_norms(read(BRAIN / "denoiser.onnx"), 1)
-    large = openvino_graphs.spread_norms(read(BRAIN / "denoiser.onnx"), openvino.PLACES_REDUCED)
+    every = openvino_graphs.rewrite_group_norms(read(BRAIN / "denoiser.onnx"), 1)
+    large = openvino_graphs.rewrite_group_norms(read(BRAIN / "denoiser.onnx"), openvino.PLACES_REDUCED)
     assert 5 < large < every < 40
     # layer norms and what follows no fold of a map are left
-    assert openvino_graphs.spread_norms(read(MODELS / "chest_xray" / "text.onnx"), 1) == 0
+    assert openvino_graphs.rewrite_group_norms(read(MODELS / "chest_xray" / "text.onnx"), 1) == 0
 
 
 @pytest.mark.parametrize(("mean", "spread"), [(0.0, 1.0), (4.0, 0.5), (-30.0, 3.0)])
@@ -110,7 +110,7 @@ def test_a_spread_norm_is_the_norm(mean, spread):
     graph = ov.Model([op.reshape(neutral, op.shape_of(given), special_zero=False)], [given])
     groups = x.astype(float).reshape(2, 3, -1)
     expected = (groups - groups.mean(2, keepdims=True)) / np.sqrt(groups.var(2, keepdims=True) + 1e-5)
-    assert openvino_graphs.spread_norms(graph, 1) == 1
+    assert openvino_graphs.rewrite_group_norms(graph, 1) == 1
     assert not [node for node in graph.get_ops() if node.get_type_name() == "MVN"]
     found = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)[0]
     assert np.abs(found - expected.reshape(x.shape)).max() < 1e-3
@@ -123,13 +123,13 @@ def test_a_norm_that_does_more_is_left():
     norm = op.mvn(op.reshape(given, np.array([0, 3, -1]), True), np.array([2]), True, 1e-5, "INSIDE_SQRT")
     scaled = op.add(op.multiply(norm, np.full((1, 3, 1), 2, np.float32)), np.zeros((1, 3, 1), np.float32))
     graph = ov.Model([op.reshape(scaled, op.shape_of(given), False)], [given])
-    assert openvino_graphs.spread_norms(graph, 1) == 0
+    assert openvino_graphs.rewrite_group_norms(graph, 1) == 0
 
 
 def test_the_gradient_does_not_take_the_weights_of_another_layout(brain):
     # convolutions and transposed ones over the same weights: without `convolved` wrong by 9 standard deviations
     reference = ort.open(BRAIN)
-    x, target = noisy(brain.denoiser.spec, 0.05, range(3)), np.eye(2, dtype=np.float32)[[0, 1, 0]]
+    x, target = noisy_input(brain.denoiser.spec, 0.05, range(3)), np.eye(2, dtype=np.float32)[[0, 1, 0]]
     assert furthest(brain.gradient(x, 0.05, target), reference.gradient(x, 0.05, target)) < 1e-4
 
 
@@ -146,7 +146,7 @@ def test_a_transposed_convolution_becomes_a_convolution(pads):
         return ov.Model([answer], [given])
 
     changed = graph()
-    assert openvino_graphs.convolved(changed) == 1
+    assert openvino_graphs.rewrite_deconvolutions(changed) == 1
     assert "Convolution" in {node.get_type_name() for node in changed.get_ops()}
     plain, turned = (
         ov.Core().compile_model(g, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)[0] for g in (graph(), changed)
@@ -183,7 +183,7 @@ def test_a_graph_that_does_not_fit_is_named_at_its_first_use(copy):
     (copy / "denoiser.onnx").write_bytes((LEAF / "decoder.onnx").read_bytes())
     model = openvino.open(copy)  # it is an ONNX graph
     with pytest.raises(Error, match=r"denoiser\.onnx does not"):
-        model.denoiser(noisy(model.denoiser.spec, 1.0, range(1)), 1.0, told(model.denoiser.spec, 1))
+        model.denoiser(noisy_input(model.denoiser.spec, 1.0, range(1)), 1.0, sample_conditions(model.denoiser.spec, 1))
 
 
 @pytest.mark.slow
@@ -287,12 +287,12 @@ def test_a_backend_that_there_is_not_is_refused(name):
 def test_a_backend_is_opened_by_name_and_precision():
     assert models.open(BRAIN, "openvino").backend == "openvino:fp32"
     assert models.open(BRAIN, "onnx:fp32").backend == "onnx:cpu"
-    assert set(backends.names()) >= {"auto", "onnx", "openvino:int8", "tensorrt:bf16", "torch"}
+    assert set(backends.backend_names()) >= {"auto", "onnx", "openvino:int8", "tensorrt:bf16", "torch"}
     assert set(common.PRECISIONS) >= set(openvino.PRECISIONS)
 
 
 def test_the_command_line_names_them_all():
     from diffgraft.cli.main import Backend
 
-    assert set(Backend) <= set(backends.names())
+    assert set(Backend) <= set(backends.backend_names())
     assert {each.partition(":")[0] for each in Backend} == {"auto", *backends.PRECISIONS}

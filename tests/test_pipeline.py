@@ -160,7 +160,7 @@ def test_noise_levels_are_the_schedulers_own(kind):
         clock = {key: told.get(key, pipeline_folder.BETAS.get(key)) for key in pipeline_folder.CLOCK}
         clock = {key: value for key, value in clock.items() if value is not None}
         for steps in (2, 7, 20, 50):
-            found = spacing.sigmas(told, schedule.described(**clock), steps)
+            found = spacing.sigmas(told, schedule.clock_from_config(**clock), steps)
             wanted = walked(scheduler, steps)
             assert len(found) == len(wanted), (option, betas, place, offset, steps)
             assert found == pytest.approx(wanted, rel=2e-3, abs=1e-6), (option, betas, place, offset, steps)
@@ -170,8 +170,8 @@ def test_noise_levels_are_the_schedulers_own(kind):
 
 
 def test_the_end_of_a_walk_is_the_checkpoints(root):
-    told = pipeline_folder.meta(root)
-    first = schedule.described(**told["clock"]).sigmas[0]
+    told = pipeline_folder.read_meta(root)
+    first = schedule.clock_from_config(**told["clock"]).sigmas[0]
     assert pipeline_folder.sigmas(told, 50)[-1] == first == pytest.approx(0.0292, abs=1e-4)
     told["scheduler"]["set_alpha_to_one"] = True
     assert pipeline_folder.sigmas(told, 50)[-1] == 0.0
@@ -189,7 +189,7 @@ def test_the_end_of_a_walk_is_the_checkpoints(root):
     ],
 )
 def test_a_scheduler_that_is_not_known_is_refused(root, changes, steps, words):
-    told = pipeline_folder.meta(root)
+    told = pipeline_folder.read_meta(root)
     told["scheduler"] |= {"set_alpha_to_one": False, "steps_offset": 0} | changes
     with pytest.raises(Error, match=words):
         pipeline_folder.sigmas(told, steps)
@@ -201,7 +201,7 @@ def test_a_scheduler_that_is_not_known_is_refused(root, changes, steps, words):
 def test_what_a_pipeline_says_of_itself_needs_no_network(root):
     assert pipeline_folder.is_pipeline(root)
     assert not pipeline_folder.is_pipeline(root / "unet")
-    told = pipeline_folder.meta(root)
+    told = pipeline_folder.read_meta(root)
     spec = spec_of(told)
     assert told == json.loads(json.dumps(told))
     assert (spec.shape, image_shape(told)) == ((4, 8, 8), (3, 16, 16))
@@ -209,7 +209,7 @@ def test_what_a_pipeline_says_of_itself_needs_no_network(root):
     assert (spec.sigma_data, spec.initial_variance) == (1.0, 1.0)
     assert (spec.sigma_min, spec.sigma_max) == pytest.approx((0.0292, 14.6146), abs=1e-4)
     assert told["parts"]["denoiser"]["parameterisation"] == "epsilon"
-    assert image_shape(pipeline_folder.meta(root, channels=1, size=32)) == (1, 32, 32)
+    assert image_shape(pipeline_folder.read_meta(root, channels=1, size=32)) == (1, 32, 32)
     assert set(pipeline_folder.PARAMETERISATION.values()) < set(PARAMETERISATIONS)
 
 
@@ -307,7 +307,7 @@ def test_an_offset_of_none_is_the_one_that_diffusers_puts_in(root, tmp_path):
     place = damaged(root, tmp_path, edit("scheduler/scheduler_config.json", steps_offset=0))
     with pytest.warns(FutureWarning, match=r"`steps_offset` should be set to 1"):
         times = walked(theirs(place).scheduler, 20)
-    assert pipeline_folder.sigmas(pipeline_folder.meta(place), 20) == pytest.approx(times, rel=2e-3)
+    assert pipeline_folder.sigmas(pipeline_folder.read_meta(place), 20) == pytest.approx(times, rel=2e-3)
 
 
 def test_zero_terminal_snr_starts_at_the_cap_and_says_so(tmp_path):
@@ -458,9 +458,9 @@ def test_what_is_no_such_pipeline_is_refused_in_one_line(root, tmp_path, case):
 
 def test_sizes_and_channels_that_do_not_fit_are_refused(root):
     with pytest.raises(Error, match=r"multiples of 2; found 17"):
-        pipeline_folder.meta(root, size=17)
+        pipeline_folder.read_meta(root, size=17)
     with pytest.raises(Error, match=r"asked for were 2"):
-        pipeline_folder.meta(root, channels=2)
+        pipeline_folder.read_meta(root, channels=2)
 
 
 # ------------------------------------------------------------------------------------------------- as a model folder
@@ -486,7 +486,7 @@ def test_a_converted_pipeline_saved_again_is_the_pipeline(root, tmp_path):
     pipeline.convert(root, tmp_path / "model")
     pipeline_save.save(tmp_path / "model", tmp_path / "again")
     again = json.loads((tmp_path / "again" / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-    assert again == pipeline_folder.meta(root)["scheduler"]
+    assert again == pipeline_folder.read_meta(root)["scheduler"]
     found, wanted = (pipeline.open(place, "cpu") for place in (tmp_path / "again", root))
     x, cond = noise(), {TEXT: wanted.text(PROMPTS)}
     assert (found.text(PROMPTS) - cond[TEXT]).abs().max() < 0.05
@@ -521,7 +521,7 @@ def own(tmp_path_factory) -> Path:
     torch.manual_seed(2)
     words = tokenizer.train(SAYINGS * 3, 77, 640)
     clock = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-    ends = schedule.described(**clock).sigmas
+    ends = schedule.clock_from_config(**clock).sigmas
     text = {"network": {"channels": [32, 16], "layers": 2, "attention_head_dim": 8}, "tokens": 77, "words": words.words}
     meta = {
         "format": 1, "domain": "chest_xray", "labels": {}, "clock": clock, "image_shape": [1, 16, 16],
@@ -571,7 +571,7 @@ def nothing_stated(count):
 def test_diffusers_samples_from_a_saved_model_what_we_sample(own, saved, scale):
     model, pipe = folder.open(own, "cpu"), theirs(saved)
     assert pipe.scheduler.config.prediction_type == "v_prediction"
-    sigmas = spacing.sigmas(pipeline_save.scheduler(model.meta), schedule.described(**model.meta["clock"]), 10)
+    sigmas = spacing.sigmas(pipeline_save.scheduler(model.meta), schedule.clock_from_config(**model.meta["clock"]), 10)
     assert (sigmas[0], sigmas[-1]) == (model.denoiser.spec.sigma_max, 0.0)
     spec, start = model.denoiser.spec, noise()
     cond, null = ({TEXT: model.text(texts), **nothing_stated(2)} for texts in (SAYINGS[:2], ["", ""]))

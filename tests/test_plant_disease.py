@@ -194,14 +194,14 @@ def test_a_mistaken_size_is_refused(farm, size):
     ],
 )  # fmt: skip
 def test_what_follows_from_the_words_is_filled_in(asked, expected):
-    assert labels.spell(VOCABULARY, plant_disease.ask(asked, VOCABULARY).labels) == expected
+    assert labels.spell(VOCABULARY, plant_disease.parse_prompt(asked, VOCABULARY).labels) == expected
 
 
 def test_the_only_crop_need_not_be_said():
-    assert labels.spell(COFFEE, plant_disease.ask(["condition=healthy"], COFFEE).labels) == {
+    assert labels.spell(COFFEE, plant_disease.parse_prompt(["condition=healthy"], COFFEE).labels) == {
         "crop": "coffee", "condition": "healthy", "class": "Coffee___healthy",
     }  # fmt: skip
-    assert labels.spell(COFFEE, plant_disease.ask([], COFFEE).labels) == {"crop": "coffee"}
+    assert labels.spell(COFFEE, plant_disease.parse_prompt([], COFFEE).labels) == {"crop": "coffee"}
 
 
 @pytest.mark.parametrize(
@@ -212,25 +212,25 @@ def test_a_leaf_that_there_is_none_of_is_refused(asked):
     with pytest.raises(
         Error, match=r"name a class of the model, Coffee___healthy, .*; found (crop|condition|class)="
     ) as problem:
-        plant_disease.ask(asked, VOCABULARY)
+        plant_disease.parse_prompt(asked, VOCABULARY)
     assert "\n" not in str(problem.value)
 
 
 def test_complete_takes_unknown_for_unknown():
     known = {"crop": math.nan, "condition": 2.0, "severity": math.nan, "class": math.nan}
-    found = plant_disease.complete(known, VOCABULARY)
+    found = plant_disease.infer_labels(known, VOCABULARY)
     assert (found["crop"], found["class"]) == (0.0, 1.0) and math.isnan(found["severity"])
 
 
 def test_without_crops_a_condition_is_the_class():
     known = {"condition": ("healthy", "rust"), "class": ("Healthy", "Rust")}
-    assert plant_disease.ask(["condition=rust"], known).labels == {"condition": 1.0, "class": 1.0}
-    assert plant_disease.folder_of(plant_disease.ask(["condition=rust"], known), known) == "Rust"
+    assert plant_disease.parse_prompt(["condition=rust"], known).labels == {"condition": 1.0, "class": 1.0}
+    assert plant_disease.class_folder(plant_disease.parse_prompt(["condition=rust"], known), known) == "Rust"
 
 
 def test_what_is_asked_for_conditions_a_model():
     fields = plant_disease.fields(VOCABULARY)
-    asked = [plant_disease.ask(["condition=rust", "severity=3"], VOCABULARY), Annotation()]
+    asked = [plant_disease.parse_prompt(["condition=rust", "severity=3"], VOCABULARY), Annotation()]
     found = plant_disease.condition(asked, fields)
     assert {k: v.tolist() for k, v in found.items()} == {
         "crop": [0, 3], "condition": [2, 3], "severity": [3.0, 0.0], "severity_known": [1.0, 0.0],
@@ -261,7 +261,7 @@ def samples(draw, ident: str, vocabulary):
     return Example(
         ident,
         random.uniform(-1, 1, (3, 8, 16)).astype(np.float32),
-        Annotation(labels=plant_disease.complete(known, vocabulary)),
+        Annotation(labels=plant_disease.infer_labels(known, vocabulary)),
         draw(st.sampled_from(["leaf 1", "leaf, 2", 'leaf "3"', ident])),
         provenance=draw(st.none() | made),
     )
@@ -295,12 +295,16 @@ def test_what_is_written_is_read_back(wanted):
 
 
 def test_folders_are_named_by_class(tmp_path):
-    asked = plant_disease.ask(["condition=rust"], VOCABULARY)
+    asked = plant_disease.parse_prompt(["condition=rust"], VOCABULARY)
     example = Example("a", np.zeros((3, 8, 16), np.float32), asked)
-    assert plant_disease.folder_of(example, VOCABULARY) == plant_disease.folder_of(asked, VOCABULARY) == "Coffee___rust"
+    assert (
+        plant_disease.class_folder(example, VOCABULARY)
+        == plant_disease.class_folder(asked, VOCABULARY)
+        == "Coffee___rust"
+    )
     plant_disease.write([example], tmp_path / "out", VOCABULARY)
     assert (tmp_path / "out" / "images" / "Coffee___rust" / "a.png").is_file()
-    assert dataset.info(tmp_path / "out")["domain"] == "plant_disease"
+    assert dataset.read_info(tmp_path / "out")["domain"] == "plant_disease"
 
 
 # ----------------------------------------------------------------------------------------------------------- prepare
@@ -308,13 +312,15 @@ def test_folders_are_named_by_class(tmp_path):
 
 def test_prepare_counts_classes_and_keeps_the_vocabulary(farm, tmp_path):
     seen = []
-    counted = prepare("plant_disease", farm, tmp_path / "data", lambda *step: seen.append(step), only=["crop=coffee"])
+    counted = prepare(
+        "plant_disease", farm, tmp_path / "data", watch=lambda *s: seen.append(s[1:]), only=["crop=coffee"]
+    )
     assert (counted.samples, counted.groups, counted.aside) == (4, 4, ())
     assert counted.classes == {"Coffee___healthy": 2, "Coffee___rust": 2}
     assert counted.options == {"size": "128x64", "only": ["crop=coffee"]}
     assert seen == [(n, 4) for n in range(1, 5)]
-    facts = dataset.info(tmp_path / "data")
-    assert labels.of(facts, plant_disease) == counted.vocabulary == COFFEE
+    facts = dataset.read_info(tmp_path / "data")
+    assert labels.vocabulary_of(facts, plant_disease) == counted.vocabulary == COFFEE
     assert facts["classes"] == counted.classes
     assert not (tmp_path / "data" / QUARANTINE).exists()
     again = prepare("plant_disease", tmp_path / "data", tmp_path / "again")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.language import report as report_text
-from toolkit.language.report import FINDINGS, Statement, phrases
+from toolkit.language.report import FINDINGS, Statement, compose_text
 from toolkit.language.report.lexicon import GROUPS, IMPLIES
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "cxr" / "metadata.csv"
@@ -110,7 +110,7 @@ def gold(words: str) -> tuple[dict[str, float], set[str]]:
             known = dict.fromkeys(GROUPS[word], 0.0) | known
         elif not word.endswith("?"):
             known[word[:-1]] = float(word.endswith("+"))
-    return report_text.settled(known), {word[:-1] for word in words.split() if word.endswith("?")}
+    return report_text.imply_findings(known), {word[:-1] for word in words.split() if word.endswith("?")}
 
 
 def test_there_are_enough_sentences():
@@ -132,7 +132,7 @@ def test_history_and_other_modalities_say_nothing_of_the_film(text):
 def test_a_sentence_with_the_film_after_the_story_keeps_its_end():
     text = "At diagnosis of HIV with oral candidiasis and pneumonia, the chest radiograph showed left hilar lymphadenopathy."
     assert report_text.findings(text) == {"normal": 0.0, "lymphadenopathy": 1.0}
-    assert "candidiasis" not in report_text.imaging(text)[0]
+    assert "candidiasis" not in report_text.imaging_sentences(text)[0]
 
 
 def test_after_a_tomogram_the_film_has_to_be_named_again():
@@ -251,7 +251,7 @@ SIDED = [name for name in FINDINGS if name not in ("normal", "device", "cardiome
 @st.composite
 def films(draw):
     stated = draw(st.dictionaries(st.sampled_from(FINDINGS), st.sampled_from([0.0, 1.0, math.nan])))
-    known = report_text.settled(stated)
+    known = report_text.imply_findings(stated)
     said = [
         Statement(name, "present", draw(st.sampled_from(["left", "right", "bilateral", ""])))
         for name in SIDED
@@ -269,8 +269,8 @@ def films(draw):
 @given(films(), st.integers(0, 2**32))
 def test_a_prompt_reads_back_as_what_was_said(film, seed):
     view, sex, age, stated, said = film
-    prompt = phrases(view, sex, age, stated, said, random.Random(seed))
-    known, read = report_text.settled(stated), report_text.findings(prompt)
+    prompt = compose_text(view, sex, age, stated, said, random.Random(seed))
+    known, read = report_text.imply_findings(stated), report_text.findings(prompt)
     assert {name for name, value in read.items() if value == 1.0} == {
         n for n, value in known.items() if value == 1.0
     }, prompt
@@ -289,17 +289,19 @@ def test_a_prompt_reads_back_as_what_was_said(film, seed):
 
 def test_prompts_vary_and_a_generator_of_numpy_will_do():
     stated = {"effusion": 1.0, "consolidation": 1.0, "pneumothorax": 0.0}
-    made = {phrases("PA", "M", 65.0, stated, [], random.Random(seed)) for seed in range(100)}
+    made = {compose_text("PA", "M", 65.0, stated, [], random.Random(seed)) for seed in range(100)}
     assert len(made) > 60
-    assert phrases("PA", "M", 65.0, stated, [], np.random.default_rng(1))
-    assert phrases("PA", "M", 65.0, stated, [], random.Random(3)) == phrases(
+    assert compose_text("PA", "M", 65.0, stated, [], np.random.default_rng(1))
+    assert compose_text("PA", "M", 65.0, stated, [], random.Random(3)) == compose_text(
         "PA", "M", 65.0, stated, [], random.Random(3)
     )
-    assert phrases("", "", math.nan, {}, [], random.Random(0))
+    assert compose_text("", "", math.nan, {}, [], random.Random(0))
 
 
 def test_nobody_over_89_has_an_age_in_a_prompt():
-    assert all(math.isnan(report_text.age(phrases("", "F", 97.0, {}, [], random.Random(seed)))) for seed in range(50))
+    assert all(
+        math.isnan(report_text.age(compose_text("", "F", 97.0, {}, [], random.Random(seed)))) for seed in range(50)
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- any text
@@ -338,14 +340,14 @@ def test_any_text_is_read_without_complaint(text):
     assert report_text.view(text) in ("", "PA", "AP", "AP Supine", "L")
     assert report_text.sex(text) in ("", "M", "F")
     assert math.isnan(report_text.age(text)) or 0 <= report_text.age(text) <= 125
-    assert all(sentence.strip() for sentence in [*report_text.sentences(text), *report_text.imaging(text)])
+    assert all(sentence.strip() for sentence in [*report_text.sentences(text), *report_text.imaging_sentences(text)])
     report_text.devices(text)
 
 
 @pytest.mark.parametrize("text", ["", " \n\t ", "右侧胸腔积液。", "الصدر طبيعي", "🫁🩻", "12345", "....", "?" * 50])
 def test_what_cannot_be_read_states_nothing(text):
     assert report_text.findings(text) == {}
-    assert report_text.imaging(text) == []
+    assert report_text.imaging_sentences(text) == []
 
 
 def test_capitals_and_odd_spaces_change_nothing():
@@ -381,13 +383,13 @@ def test_a_long_text_is_read_in_time(piece):
 
 def test_what_is_implied_is_known():
     assert set(IMPLIES) < set(FINDINGS)
-    assert report_text.settled({"ground_glass": 1.0, "opacity": 0.0}) == {
+    assert report_text.imply_findings({"ground_glass": 1.0, "opacity": 0.0}) == {
         "normal": 0.0,
         "ground_glass": 1.0,
         "opacity": 1.0,
     }
-    assert report_text.settled({"opacity": 0.0})["consolidation"] == 0.0
-    assert report_text.settled({"effusion": math.nan}) == {}
+    assert report_text.imply_findings({"opacity": 0.0})["consolidation"] == 0.0
+    assert report_text.imply_findings({"effusion": math.nan}) == {}
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason="no real texts beside the checkout (../shared/data/cxr/metadata.csv)")

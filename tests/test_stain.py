@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.evaluation.stain import dealt, more_saturated, saturated_inside, saturation
+from toolkit.evaluation.detection.stain import more_saturated, saturated_inside, saturation, shuffle_layouts
 from toolkit.example import Boxes, Error
 
 
@@ -29,7 +29,7 @@ def test_saturation_is_that_of_hsv(colour):
 def test_objects_that_are_coloured_are_found_and_layouts_of_other_images_are_not():
     images, boxes = zip(*[picture(n) for n in range(60)], strict=True)
     assert saturated_inside(images, boxes) == (60, 60)
-    other, of = saturated_inside(images, dealt(boxes, 0))
+    other, of = saturated_inside(images, shuffle_layouts(boxes, 0))
     assert of == 60 and other < 50
     grey = [np.repeat(image[:1], 3, 0) for image in images]
     assert saturated_inside(grey, boxes) == (0, 60)
@@ -45,10 +45,10 @@ def test_what_has_no_inside_or_no_outside_is_not_judged():
 @given(seed=st.integers(0, 1000), count=st.integers(2, 30))
 def test_no_layout_stays_where_it_was(seed, count):
     boxes = [Boxes(np.full((1, 4), float(n)), ("cell",)) for n in range(count)]
-    after = dealt(boxes, seed)
+    after = shuffle_layouts(boxes, seed)
     assert sorted(b.corners[0, 0] for b in after) == list(range(count))
     assert all(a is not b for a, b in zip(after, boxes, strict=True))
-    assert [b.corners[0, 0] for b in dealt(boxes, seed)] == [b.corners[0, 0] for b in after]
+    assert [b.corners[0, 0] for b in shuffle_layouts(boxes, seed)] == [b.corners[0, 0] for b in after]
 
 
 def test_mistakes_are_said():
@@ -58,4 +58,4 @@ def test_mistakes_are_said():
     with pytest.raises(Error, match="2 images and 1 layouts"):
         saturated_inside([image, image], [boxes])
     with pytest.raises(Error, match="two images or more; found 1"):
-        dealt([boxes], 0)
+        shuffle_layouts([boxes], 0)

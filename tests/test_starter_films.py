@@ -13,11 +13,11 @@ import pytest
 
 from diffgraft import models
 from diffgraft.deployment.export import export as export_model
-from diffgraft.generation import generate as generation
+from diffgraft.generation.generate import generate
 from domains import chest_xray
 from toolkit.data import dataset, xmp
 from toolkit.example import Annotation, Note
-from toolkit.models.folder import hashed, read_meta
+from toolkit.models.folder import hash_id, read_meta
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "models" / "chest_xray"
@@ -36,7 +36,7 @@ def made(tmp_path_factory) -> Path:
     """Films for the prompts of the demo, written as DICOM too."""
     out = tmp_path_factory.mktemp("films") / "out"
     prompts = (MODEL / "prompts.txt").read_text(encoding="utf-8").splitlines()
-    generation.generate(MODEL, out, {}, EACH, prompts=prompts, format="dicom", backend="onnx")
+    generate(MODEL, out, {}, EACH, prompts=prompts, format="dicom", backend="onnx")
     return out
 
 
@@ -89,7 +89,7 @@ def test_every_film_is_marked_as_synthetic_in_both_formats(made) -> None:
 
 def test_a_film_depends_on_its_seed_alone(model, tmp_path) -> None:
     for name, count in (("few", 2), ("more", 5)):
-        generation.generate(MODEL, tmp_path / name, {}, count, text="PA view", backend="onnx")
+        generate(MODEL, tmp_path / name, {}, count, text="PA view", backend="onnx")
     few, more = ([e.image for e in dataset.read(tmp_path / name)] for name in ("few", "more"))
     assert max(np.abs(a - b).max() for a, b in zip(few, more, strict=False)) < 2e-3
 
@@ -105,7 +105,7 @@ def test_films_are_made_without_torch() -> None:
 @real_films
 def test_it_says_which_films_it_was_trained_on_and_which_patients_it_never_saw(tmp_path) -> None:
     with pytest.warns(Note, match="dates"):
-        known = {hashed(e.id): e for e in chest_xray.read(REAL)}
+        known = {hash_id(e.id): e for e in chest_xray.read(REAL)}
     parts = read_meta(MODEL)["parts"]
     # Its teacher's paths are all that a student learns from: it is shown no film.
     assert parts.pop("student")["run"]["trained_on"] == []
@@ -136,7 +136,7 @@ def test_stable_diffusion_pipeline_opens_it_and_makes_the_same_film(tmp_path) ->
     pipe.set_progress_bar_config(disable=True)
     model, texts = models.open(MODEL, "torch"), ["PA view, enlarged heart", "Lateral view"]
     noise = torch.randn(2, *model.denoiser.spec.shape, generator=torch.Generator().manual_seed(0))
-    levels = spacing.sigmas(pipeline_save.scheduler(model.meta), schedule.described(**model.meta["clock"]), 20)
+    levels = spacing.sigmas(pipeline_save.scheduler(model.meta), schedule.clock_from_config(**model.meta["clock"]), 20)
     unsaid = {n: model.asarray(v) for n, v in chest_xray.condition([Annotation()] * 2, _labels(model)).items()}
     told, null = ({"text": model.text(words), **unsaid} for words in (texts, ["", ""]))
     denoise = guidance.classifier_free(model.denoiser, told, null, 2.0)

@@ -9,14 +9,14 @@ import pytest
 
 from diffgraft import models
 from diffgraft.editing.edit import edit
-from diffgraft.generation import generate as generation
 from diffgraft.generation import sampling
-from diffgraft.generation.generate import default
+from diffgraft.generation.generate import generate
+from diffgraft.models.defaults import default_sampling
 from domains import plant_disease
 from toolkit.data import dataset, labels, xmp
 from toolkit.evaluation.memorization import Reference
 from toolkit.example import Annotation, Example
-from toolkit.models.folder import hashed, read_meta
+from toolkit.models.folder import hash_id, read_meta
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "models" / "plant_disease"
@@ -34,7 +34,7 @@ def model():
 def made(tmp_path_factory) -> Path:
     """Eight leaves of each class, as the demo makes them."""
     out = tmp_path_factory.mktemp("leaves") / "out"
-    generation.generate(MODEL, out, {}, EACH, each="condition", backend="onnx")
+    generate(MODEL, out, {}, EACH, each="condition", backend="onnx")
     return out
 
 
@@ -60,7 +60,7 @@ def test_generated_leaves_show_the_class_that_was_asked_for(model, made):
     assert len(found) == 5 * EACH
     asked = np.array([e.annotation.labels["class"] for e in found])
     assert (named(model, found) == asked).mean() > 0.7  # 0.2 is chance
-    classes = labels.of(read_meta(MODEL), plant_disease)["class"]
+    classes = labels.vocabulary_of(read_meta(MODEL), plant_disease)["class"]
     assert {path.parent.name for path in made.glob("images/*/*.png")} == set(classes)
     assert {xmp.read(path) for path in made.glob("images/*/*.png")} == {"synthetic"}
 
@@ -79,7 +79,7 @@ def test_a_generated_leaf_lies_whole_on_a_plain_ground(made):
 
 def test_a_leaf_depends_on_its_seed_alone(model):
     rows = [Annotation(labels={"condition": 4.0, "crop": 0.0})] * 3
-    settings = default(model.meta)
+    settings = default_sampling(model.meta)
     together = sampling.sample(model, plant_disease, rows, settings, range(3))
     alone = sampling.sample(model, plant_disease, rows[:1], settings, [2])
     assert together[2:] == pytest.approx(alone, abs=1e-3)
@@ -99,7 +99,7 @@ def test_healthy_leaves_are_given_rust(made, tmp_path, procedure):
 @real_leaves
 def test_its_features_tell_leaves_that_it_never_saw(model, leaves):
     seen = set(read_meta(MODEL)["parts"]["features"]["run"]["trained_on"])
-    unseen = [e for e in leaves if hashed(e.id) not in seen]
+    unseen = [e for e in leaves if hash_id(e.id) not in seen]
     assert len(unseen) == len(leaves) - len(seen) > 200
     truth = np.array([e.annotation.labels["class"] for e in unseen])
     guess = named(model, unseen)
@@ -110,7 +110,7 @@ def test_its_features_tell_leaves_that_it_never_saw(model, leaves):
 @real_leaves
 def test_every_part_kept_the_same_leaves_back(leaves):
     parts = read_meta(MODEL)["parts"]
-    seen = {hashed(e.id) for e in leaves if dataset.fold_of(e.group) != 0}
+    seen = {hash_id(e.id) for e in leaves if dataset.fold_of(e.group) != 0}
     # Its teacher's paths are all that a student learns from: it is shown no leaf.
     assert parts.pop("student")["run"]["trained_on"] == []
     assert set(parts) == {"features", "codec", "denoiser"}
@@ -130,4 +130,4 @@ def test_none_of_its_leaves_is_a_copy(model, leaves, made):
 
 
 def test_no_weights_of_another_crop_are_shipped():
-    assert labels.of(read_meta(MODEL), plant_disease)["crop"] == ("coffee",)
+    assert labels.vocabulary_of(read_meta(MODEL), plant_disease)["crop"] == ("coffee",)

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from diffgraft import models
-from diffgraft.generation import generate as generation
 from diffgraft.generation import sampling
-from diffgraft.generation.generate import default
+from diffgraft.generation.generate import generate
+from diffgraft.models.defaults import default_sampling
 from domains import detection
 from toolkit.data import dataset, xmp
-from toolkit.evaluation.detection import agreement, as_truth, decode
-from toolkit.evaluation.stain import saturated_inside
+from toolkit.evaluation.detection.metrics import as_truth, decode, layout_agreement
+from toolkit.evaluation.detection.stain import saturated_inside
 from toolkit.example import Annotation, Boxes
 from toolkit.formats import coco
-from toolkit.models.folder import hashed, read_meta
-from toolkit.objects import layouts
+from toolkit.models.folder import hash_id, read_meta
+from toolkit.objects import layout_summary
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "models" / "detection"
@@ -39,7 +39,7 @@ def model():
 def made(tmp_path_factory) -> Path:
     """Eight smears, as the demo makes them."""
     out = tmp_path_factory.mktemp("smears") / "out"
-    generation.generate(MODEL, out, {}, 8, format="coco", backend="onnx")
+    generate(MODEL, out, {}, 8, format="coco", backend="onnx")
     return out
 
 
@@ -76,7 +76,7 @@ def test_cells_are_where_their_boxes_say(model, made):
     states = [
         state
         for row, seen in zip(boxes, decode(dense), strict=True)
-        for state in agreement(as_truth(row, NAMES), seen, SURE).state
+        for state in layout_agreement(as_truth(row, NAMES), seen, SURE).state
     ]
     assert states.count("matched") / len(states) > 0.6
 
@@ -86,7 +86,9 @@ def test_an_object_moves_with_its_box(model):
     sides = []
     for x0 in (20, 120):
         boxes = Boxes(np.array([[x0, 40.0, x0 + 55, 95.0]]), ("WBC",), (144, 192))
-        images = sampling.sample(model, detection, [Annotation(boxes=boxes)] * 4, default(model.meta), range(4))
+        images = sampling.sample(
+            model, detection, [Annotation(boxes=boxes)] * 4, default_sampling(model.meta), range(4)
+        )
         dense = {k: model.asnumpy(v) for k, v in model.detector(model.asarray(images)).items()}
         for seen in decode(dense, threshold=SURE):
             white = seen.corners[seen.classes == NAMES.index("WBC")]
@@ -95,8 +97,8 @@ def test_an_object_moves_with_its_box(model):
 
 
 def test_a_smear_depends_on_its_seed_alone(model):
-    known = layouts.from_summary(model.meta["typical"]["layouts"])[:3]
-    rows, settings = [Annotation(boxes=boxes) for boxes in known], default(model.meta)
+    known = layout_summary.from_summary(model.meta["typical"]["layouts"])[:3]
+    rows, settings = [Annotation(boxes=boxes) for boxes in known], default_sampling(model.meta)
     together = sampling.sample(model, detection, rows, settings, range(3))
     alone = sampling.sample(model, detection, rows[2:], settings, [2])
     assert together[2:] == pytest.approx(alone, abs=2e-3)
@@ -105,8 +107,8 @@ def test_a_smear_depends_on_its_seed_alone(model):
 @real_smears
 def test_every_part_kept_the_same_smears_back():
     known = {row.stem for row in (REAL / "JPEGImages").glob("*.jpg")}
-    held_out = {hashed(stem) for stem in known if dataset.fold_of(stem) == FOLD}
+    held_out = {hash_id(stem) for stem in known if dataset.fold_of(stem) == FOLD}
     assert len(held_out) > 50
     for part in read_meta(MODEL)["parts"].values():
         assert not held_out & set(part["run"]["trained_on"])
-        assert set(part["run"]["trained_on"]) < {hashed(stem) for stem in known}
+        assert set(part["run"]["trained_on"]) < {hash_id(stem) for stem in known}

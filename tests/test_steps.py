@@ -18,31 +18,32 @@ from PIL import Image
 from scipy import ndimage
 
 from diffgraft.counterfactuals.counterfactual import counterfactual
-from diffgraft.evaluation.anomaly.evaluate import evaluate
-from diffgraft.evaluation.steps import experiment as module
+from diffgraft.evaluation.anomaly.evaluate import evaluate_anomaly
 from diffgraft.evaluation.steps import figures as steps_figures
-from diffgraft.evaluation.steps.draws import Drawn, Kept, Way, evaluations, ways, weights
-from diffgraft.evaluation.steps.experiment import Row, steps
+from diffgraft.evaluation.steps.experiment import evaluate_steps
 from diffgraft.evaluation.steps.figures import Panel, Point
 from diffgraft.evaluation.steps.images import Images
-from diffgraft.evaluation.steps.judges import precision, sharpness
+from diffgraft.evaluation.steps.judges import boxes_precision, sharpness
+from diffgraft.evaluation.steps.result import Metric, Row, enough_steps
+from diffgraft.evaluation.steps.samples import SampleCache, Samples, Variant, evaluations, hash_weights, variants
 from diffgraft.evaluation.steps.scans import Scans
-from diffgraft.evaluation.steps.scores import Metric, Resamples, interval, kernel_distances
+from diffgraft.evaluation.steps.scores import Resamples, kernel_distances
 from diffgraft.generation import sampling
-from diffgraft.models.defaults import default
-from diffgraft.models.features import described
+from diffgraft.models.defaults import default_sampling
+from diffgraft.models.features import extract_features
+from diffgraft.requests import StepsRequest, record
 from domains import brain_mri, plant_disease
 from toolkit.data import dataset, labels
 from toolkit.diffusion.model import Spec
 from toolkit.diffusion.noise import Purpose, Seeded
 from toolkit.diffusion.samplers import SAMPLERS
-from toolkit.evaluation.anomaly import Interval
-from toolkit.evaluation.detection import Detections, Truth, average_precision
+from toolkit.evaluation.detection.metrics import Detections, Truth, average_precision
 from toolkit.evaluation.distribution import kernel_distance
+from toolkit.evaluation.interval import Interval
 from toolkit.example import Annotation, Error, Example
-from toolkit.models.folder import hashed, read_meta
+from toolkit.models.folder import hash_id, read_meta
 from toolkit.networks import folder as torch_folder
-from toolkit.networks.student import own
+from toolkit.networks.student import student_state
 from toolkit.settings import Network, Training
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,16 +121,16 @@ def test_the_average_precision_is_that_of_pycocotools():
         truths.append(Truth(corners, kinds))
         scores = np.sort(chance.uniform(0.1, 1, 5))[::-1]
         found.append(Detections(corners + chance.normal(0, 2.5, (5, 4)), kinds, scores))
-    ours = precision(found, truths, Resamples(8, 0, 20), 2)
+    ours = boxes_precision(found, truths, Resamples(8, 0, 20), 2)
     theirs = average_precision(truths, found, ("a", "b"), (64, 64)).mean_ap50
     assert ours[0] == pytest.approx(theirs, abs=1e-6) and 0.1 < theirs < 0.95
     assert ours[1:].std() > 0
 
 
 def test_an_interval_is_that_of_the_resamples_and_unknown_is_none():
-    found = interval(np.array([0.5, *np.linspace(0, 1, 101)]))
+    found = Interval.from_resamples(np.array([0.5, *np.linspace(0, 1, 101)]))
     assert (found.value, found.low, found.high) == (0.5, pytest.approx(0.025), pytest.approx(0.975))
-    assert interval(np.full(4, np.nan)) == Interval(None, None, None)
+    assert Interval.from_resamples(np.full(4, np.nan)) == Interval(None, None, None)
 
 
 SAME = Metric("m", "M", "same", "neither", slight=0.1)
@@ -154,14 +155,14 @@ def rows(*gaps: tuple[int, float, float]) -> list[Row]:
     ],
 )
 def test_enough_steps_are_those_from_which_on_nothing_is_worse(metric, gaps, expected):
-    assert module._enough(rows(*gaps), metric, Interval(1.0, 0.9, 1.1)) == {"euler": expected}
+    assert enough_steps(rows(*gaps), metric, Interval(1.0, 0.9, 1.1)) == {"euler": expected}
 
 
 def test_a_difference_that_is_sure_but_negligible_is_none():
     gaps = rows((1, 0.011, 0.02), (8, 0.001, 0.003))
-    assert module._enough(gaps, LOW, Interval(1.0, 0.9, 1.1)) == {"euler": 8}
-    assert module._enough(gaps, LOW, Interval(1.0, 0.8, 1.2)) == {"euler": 1}
-    assert module._enough(gaps, LOW, Interval(1.0, 0.999, 1.001)) == {"euler": None}
+    assert enough_steps(gaps, LOW, Interval(1.0, 0.9, 1.1)) == {"euler": 8}
+    assert enough_steps(gaps, LOW, Interval(1.0, 0.8, 1.2)) == {"euler": 1}
+    assert enough_steps(gaps, LOW, Interval(1.0, 0.999, 1.001)) == {"euler": None}
 
 
 # -------------------------------------------------------------------------------------------------- ways, what is kept
@@ -178,24 +179,24 @@ def test_evaluations_are_those_that_a_solver_takes():
 
             levels = [*np.linspace(4, 0.5, number), 0.0]
             solver(denoise, np.ones((1, 1, 2, 2)), levels, lambda step: np.zeros((1, 1, 2, 2)))
-            assert len(asked) == evaluations(Way(name, number)), name
+            assert len(asked) == evaluations(Variant(name, number)), name
 
 
 @pytest.mark.parametrize(("samplers", "counts"), [(["eular"], [1]), (["euler"], []), ([], [1]), (["euler"], [0, 2])])
 def test_ways_that_cannot_be_gone_are_refused(samplers, counts):
     with pytest.raises(Error, match=r"eular|one number of steps or more"):
-        ways(samplers, counts)
+        variants(samplers, counts)
 
 
 def test_what_was_drawn_is_found_again_and_only_for_the_same_question(tmp_path):
-    kept, other = Kept(tmp_path, {"weights": "a"}), Kept(tmp_path, {"weights": "b"})
-    way, drawn = Way("dpmpp_2m_sde", 4), Drawn({"images": normal(1, 3)}, 2.5, 1.5)
+    kept, other = SampleCache(tmp_path, {"weights": "a"}), SampleCache(tmp_path, {"weights": "b"})
+    way, drawn = Variant("dpmpp_2m_sde", 4), Samples({"images": normal(1, 3)}, 2.5, 1.5)
     kept.put(way, drawn)
     found = kept.get(way)
     assert found is not None and np.array_equal(found.arrays["images"], drawn.arrays["images"])
     assert (found.seconds, found.cpu) == (2.5, 1.5) and set(found.arrays) == {"images"}
-    assert kept.get(Way("dpmpp_2m_sde", 8)) is None and other.get(way) is None
-    assert kept.there() == [way] and other.there() == []
+    assert kept.get(Variant("dpmpp_2m_sde", 8)) is None and other.get(way) is None
+    assert kept.variants() == [way] and other.variants() == []
     (path,) = (tmp_path / "draws").glob("*.npz")
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(Error, match="Delete it"):
@@ -286,7 +287,7 @@ def leaves(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def small(leaves, tmp_path_factory) -> Path:
     """A model folder with random weights that says that it was trained on the first twenty leaves."""
-    root, run = tmp_path_factory.mktemp("steps") / "model", {"trained_on": [hashed(f"leaf{n}") for n in range(20)]}
+    root, run = tmp_path_factory.mktemp("steps") / "model", {"trained_on": [hash_id(f"leaf{n}") for n in range(20)]}
     network = Network((8, 16), norm_groups=4, attention_head_dim=8)
     training = Training(steps=1, sigma_mean=-0.2, sigma_std=1.4)
     parts = {
@@ -305,7 +306,7 @@ def small(leaves, tmp_path_factory) -> Path:
 
 def curves(leaves: Path, small: Path, out: Path, **options):
     asked = {"counts": (1, 3), "samplers": ("euler",), "count": 12, "backend": "torch"}
-    return steps(leaves, small, out, **{**asked, **options})
+    return evaluate_steps(leaves, small, out, **{**asked, **options})
 
 
 def test_curves_of_images_are_measured_kept_and_added_to(leaves, small, tmp_path):
@@ -321,11 +322,11 @@ def test_curves_of_images_are_measured_kept_and_added_to(leaves, small, tmp_path
     assert result.rows[0].figures["distance"].value > result.rows[1].figures["distance"].value > 0
     # the oracle: the same images by the sampler alone, the toolkit's distance
     model, unseen = torch_folder.open(small), [e for e in dataset.read(leaves) if int(e.id[4:]) >= 20]
-    subject = Images(leaves, small, 12, "torch", 0, None)
+    subject = Images(StepsRequest(leaves, small, out, count=12, backend="torch"))
     assert {row.labels["condition"] for row in subject.rows} == {0, 1} and len(subject.sources) == 10
-    settings = dataclasses.replace(default(read_meta(small)), sampler="euler", steps=3)
+    settings = dataclasses.replace(default_sampling(read_meta(small)), sampler="euler", steps=3)
     images = sampling.sample(model, plant_disease, subject.rows, settings, range(12))
-    features = [described(model, each)["features"] for each in (np.stack([e.image for e in unseen]), images)]
+    features = [extract_features(model, each)["features"] for each in (np.stack([e.image for e in unseen]), images)]
     assert result.rows[1].figures["kid"].value == pytest.approx(kernel_distance(*features).value, rel=0.02, abs=1e-6)
     # again: nothing is drawn; with another solver: that alone, and what was there stays
     told.clear()
@@ -335,6 +336,7 @@ def test_curves_of_images_are_measured_kept_and_added_to(leaves, small, tmp_path
     assert [(r.sampler, r.steps) for r in more.rows] == [("euler", 1), ("euler", 3), ("heun", 2), ("heun", 50)]
     assert [w for w in told if w[0] == "drawing"][-1] == ("drawing", 3, 3)
     assert more.rows[1].figures == result.rows[1].figures
+    assert record.read(out).request["samplers"] == ["heun"]  # the last that was asked for
     found = json.loads((out / "steps.json").read_text())
     assert len(found["rows"]) == 4 and found["rows"][0]["figures"]["kid"]["low"] is not None
     text = (out / "report.html").read_text()
@@ -350,14 +352,14 @@ def test_a_student_is_measured_beside_its_teacher(leaves, small, tmp_path):
     meta = read_meta(root)
     plan = {
         "network": meta["parts"]["denoiser"]["network"], "rank": 2, "guidance": 1.0, "steps": 2, "sampler": "euler",
-        "levels": [20.0, 0.7, 0.0], "run": {"trained_on": [hashed("leaf3"), hashed("leaf25")]},
+        "levels": [20.0, 0.7, 0.0], "run": {"trained_on": [hash_id("leaf3"), hash_id("leaf25")]},
     }  # fmt: skip
     meta["parts"]["student"] = plan
     torch.manual_seed(2)
     network = torch_folder.build("student", meta)
-    changed = {k: v + 0.05 * torch.randn(v.shape) for k, v in own(network).items()}
+    changed = {k: v + 0.05 * torch.randn(v.shape) for k, v in student_state(network).items()}
     torch_folder.save_part(root, "student", changed, meta)
-    assert weights(root) == weights(small) != weights(root, student=True)
+    assert hash_weights(root) == hash_weights(small) != hash_weights(root, student=True)
     plain = curves(leaves, small, out)
     result = curves(leaves, small, out, student=root)
     *teacher, row = result.rows
@@ -365,8 +367,9 @@ def test_a_student_is_measured_beside_its_teacher(leaves, small, tmp_path):
     assert (row.sampler, row.steps, row.evaluations) == ("student", 2, 2)
     assert any("made with 1 of the held-out samples" in note for note in result.notes)
     # the oracle: its own levels, one evaluation each and no guidance
-    model, subject, seen = torch_folder.open(root), Images(leaves, small, 12, "torch", 0, root), []
-    cond, _ = sampling.conditions(model, plant_disease, subject.rows)
+    model, seen = torch_folder.open(root), []
+    subject = Images(StepsRequest(leaves, small, out, count=12, student=root, backend="torch"))
+    cond, _ = sampling.encode_conditions(model, plant_disease, subject.rows)
 
     def denoise(x, sigma):
         seen.append(sigma)
@@ -375,7 +378,7 @@ def test_a_student_is_measured_beside_its_teacher(leaves, small, tmp_path):
     start = 20.0 * Seeded(0, range(12), SPEC.shape, model.asarray)(0, Purpose.START)
     images = model.asnumpy(SAMPLERS["euler"](denoise, start, [20.0, 0.7, 0.0], lambda step: None)).clip(-1, 1)
     assert seen == [20.0, 0.7]
-    drawn = Kept(out, subject.student_identity).get(Way("student", 2))
+    drawn = SampleCache(out, subject.identity(student=True)).get(Variant("student", 2))
     assert drawn is not None and np.abs(drawn.arrays["images"] - images).max() < 2e-3  # kept in half precision
     assert "student, 2 steps" in (out / "report.html").read_text()
     assert [r.sampler for r in curves(leaves, root, tmp_path / "other").rows][-1] == "student"  # a model's own
@@ -384,11 +387,11 @@ def test_a_student_is_measured_beside_its_teacher(leaves, small, tmp_path):
 def test_the_judges_do_not_decide_what_is_drawn_anew(small, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(small, other)
-    before = weights(other)
+    before = hash_weights(other)
     (other / "features.safetensors").write_bytes(b"other")
-    assert weights(other) == before
+    assert hash_weights(other) == before
     (other / "denoiser.safetensors").write_bytes(b"other")
-    assert weights(other) != before
+    assert hash_weights(other) != before
 
 
 @pytest.mark.parametrize(
@@ -419,24 +422,24 @@ def test_a_folder_of_something_else_is_left_alone(leaves, small, tmp_path):
 
 def test_ways_that_no_counterfactual_goes_are_left_out_with_the_reason(raw, model, tmp_path):
     asked = {"counts": (1, 2), "samplers": ("euler", "dpmpp_2m_sde"), "count": 2, "backend": "torch"}
-    result = steps(raw, model, tmp_path / "out", **asked)
+    result = evaluate_steps(raw, model, tmp_path / "out", **asked)
     (row,) = result.rows
     assert (row.sampler, row.steps, row.evaluations) == ("euler", 2, 3) and result.reference == "euler, 2 steps"
     left = " ".join(result.notes)
     assert "2 steps or more" in left and "needs a deterministic sampler" in left
     with pytest.raises(Error, match="needs a deterministic sampler"):
-        steps(raw, model, tmp_path / "other", **{**asked, "samplers": ("dpmpp_2m_sde",)})
+        evaluate_steps(raw, model, tmp_path / "other", **{**asked, "samplers": ("dpmpp_2m_sde",)})
 
 
 @pytest.mark.slow
 def test_curves_of_scans_are_those_of_counterfactual_and_evaluate(raw, model, tmp_path):
-    result = steps(raw, model, tmp_path / "out", counts=(3,), samplers=("euler",), backend="torch")
+    result = evaluate_steps(raw, model, tmp_path / "out", counts=(3,), samplers=("euler",), backend="torch")
     (row,) = result.rows
     settings = dataclasses.replace(brain_mri.QUALITY["default"], steps=3)
-    held_out = [scan.label for scan in Scans(raw, model, None, "torch", 0, None).scans]
+    held_out = [scan.label for scan in Scans(StepsRequest(raw, model, tmp_path, backend="torch")).scans]
     assert held_out == [name for name in sorted(heads.LESIONS) if not trained(model, name)]
     counterfactual(model, raw, tmp_path / "maps", settings=settings, backend="torch", force=True)
-    theirs = evaluate(raw, tmp_path / "maps", only=held_out, resamples=5).reports
+    theirs = evaluate_anomaly(raw, tmp_path / "maps", only=held_out, resamples=5).reports
     ours = theirs["anomaly map"].regions["head"]
     assert row.figures["auprc"].value == pytest.approx(ours.average_precision.value, rel=1e-3)
     assert row.figures["dice"].value == pytest.approx(ours.best_dice.value, rel=1e-3)
@@ -447,7 +450,7 @@ def test_curves_of_scans_are_those_of_counterfactual_and_evaluate(raw, model, tm
 
 def trained(model: Path, name: str) -> bool:
     seen = set(read_meta(model)["parts"]["denoiser"]["run"]["trained_on"])
-    return any(hashed(f"{name}-{k:03d}") in seen for k in range(100))
+    return any(hash_id(f"{name}-{k:03d}") in seen for k in range(100))
 
 
 def test_scans_that_were_all_trained_on_are_refused(raw, model, tmp_path):
@@ -456,7 +459,7 @@ def test_scans_that_were_all_trained_on_are_refused(raw, model, tmp_path):
         (tmp_path / "some" / path.name).write_bytes(path.read_bytes())
     assert trained(model, "P01")
     with pytest.raises(Error, match="not trained on"):
-        steps(tmp_path / "some", model, tmp_path / "out", backend="torch")
+        evaluate_steps(tmp_path / "some", model, tmp_path / "out", backend="torch")
 
 
 # ------------------------------------------------------------------------------------------------------ starter model
@@ -468,7 +471,7 @@ def test_the_starter_model_of_leaves_needs_more_than_one_step(tmp_path):
     from diffgraft.preparation.prepare import prepare
 
     prepare("plant_disease", LEAVES, tmp_path / "data", only=["crop=coffee"])
-    result = steps(
+    result = evaluate_steps(
         tmp_path / "data", ROOT / "models" / "plant_disease", tmp_path / "out",
         counts=(1, 8), samplers=("dpmpp_2m",), count=32, backend="onnx",
     )  # fmt: skip

@@ -48,12 +48,12 @@ def test_every_graph_of_the_starter_models_builds(lib, graph):
 @pytest.mark.parametrize("fuse", ["step", "sampler"])
 def test_fused_graphs_of_the_starter_models_build(lib, model, fuse, tmp_path):
     """Of two steps: a longer run repeats what is in them, and takes four times as long to build."""
-    from diffgraft.deployment.fusing import plan_of
+    from diffgraft.deployment.fused_plan import default_settings, plan_of
     from export.sampling import sampler
 
     root = Path(shutil.copytree(MODELS / model, tmp_path / model))
     guided = {"classifier_guidance": 3.0} if (root / "gradient.onnx").is_file() else {}
-    plan = plan_of(root, steps=2, **guided)
+    plan = plan_of(root, replace(default_settings(root), steps=2, **guided))
     graphs = [path for path in sampler.write(root, fuse, plan) if path.suffix == ".onnx"]
     assert graphs
     for path in graphs:

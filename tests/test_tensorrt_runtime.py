@@ -116,7 +116,7 @@ def walk(rows: int, steps: int) -> tuple[dict[str, np.ndarray], dict[str, np.nda
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_a_loop_hands_next_and_denoised_on(step, steps):
     fixed, each = walk(3, steps)
-    found = trt.looped(trt._on_cpu(step), trt.CARRY)(fixed, each)
+    found = trt.host_loop(trt._on_cpu(step), trt.CARRY)(fixed, each)
     x, previous = fixed["x"].astype(np.float64), 0.0
     for sigma, c in zip(each["sigma"], each["coefficients"], strict=True):
         x, previous = c[0] * x + c[1] * previous + sigma[:, None], x
@@ -125,7 +125,7 @@ def test_a_loop_hands_next_and_denoised_on(step, steps):
 
 
 def test_a_loop_that_agrees_is_checked_twice_and_then_trusted(step):
-    reference = trt.looped(trt._on_cpu(step), trt.CARRY)
+    reference = trt.host_loop(trt._on_cpu(step), trt.CARRY)
     calls = {"candidate": 0, "reference": 0}
 
     def counted(name):
@@ -145,7 +145,7 @@ def test_a_loop_that_agrees_is_checked_twice_and_then_trusted(step):
 
 @pytest.mark.parametrize("fault", ["not finite", "off", "only when replayed"])
 def test_a_loop_that_differs_gives_way(step, fault):
-    reference = trt.looped(trt._on_cpu(step), trt.CARRY)
+    reference = trt.host_loop(trt._on_cpu(step), trt.CARRY)
     calls = []
 
     def wrong(fixed, each):
@@ -173,7 +173,7 @@ def test_a_batch_beyond_the_profile_runs_in_pieces(step):
         sizes.append(len(feed["x"]))
         return plain(feed)
 
-    run = trt.chunked(limited, frozenset({"x", "previous", "sigma"}), 4)
+    run = trt.split_batches(limited, frozenset({"x", "previous", "sigma"}), 4)
     fixed, each = walk(10, 1)
     feed = fixed | {name: value[0] for name, value in each.items()}
     np.testing.assert_array_equal(run(feed)["next"], plain(feed)["next"])
@@ -272,6 +272,9 @@ def test_shares_of_nested_phases_never_fall():
 
 
 def test_the_runtime_needs_neither_torch_nor_a_library_to_be_imported():
-    code = "import sys, export.engines.engine, export.runtime.trt; print(sorted({'torch', 'onnx', 'tensorrt_rtx', 'cuda'} & set(sys.modules)))"
+    code = (
+        "import sys, export.engines.engine, export.runtime.trt; "
+        "print(sorted({'torch', 'onnx', 'tensorrt_rtx', 'cuda'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from toolkit.diffusion.model import Field, Spec
-from toolkit.diffusion.schedule import described
+from toolkit.diffusion.schedule import clock_from_config
 from toolkit.example import Error
 from toolkit.language import tokenizer
-from toolkit.networks.preconditioning import Preconditioned, stepped, velocity
+from toolkit.networks.preconditioning import Preconditioned, clock_of_steps, velocity
 from toolkit.networks.text import TextEncoder
 from toolkit.networks.unet import TextUNet
 from toolkit.settings import Network, Training
@@ -100,7 +100,7 @@ def test_contrast_learns_which_film_a_prompt_is_of(words) -> None:
         random_ = torch.Generator().manual_seed(step)
         rows = torch.randperm(len(TEXTS), generator=random_)[:16]
         batch = Batch(features[rows], {"sample": labels[rows]}, labels[rows])
-        loss = language.contrast(reader, batch, Spec((1, 8, 8)), Training(1), random_, prompts)
+        loss = language.contrastive_loss(reader, batch, Spec((1, 8, 8)), Training(1), random_, prompts)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -118,7 +118,7 @@ FIELDS = {"text": Field((TOKENS, 16), "float32", 0.0), "view": Field((), "int64"
 def denoiser() -> Preconditioned:
     torch.manual_seed(0)
     network = Network((8, 16), attention=1, attention_head_dim=8)
-    clock = stepped(described("scaled_linear").sigmas)
+    clock = clock_of_steps(clock_from_config("scaled_linear").sigmas)
     return Preconditioned(TextUNet(network, (2, 8, 8), FIELDS), lambda sigma: velocity(sigma, clock))
 
 
@@ -132,18 +132,18 @@ def test_a_denoiser_hears_its_text() -> None:
 
 def test_the_clock_of_steps_is_that_of_the_schedule() -> None:
     """Against the engine's own clock, which finds steps by bisection."""
-    clock = described("scaled_linear")
+    clock = clock_from_config("scaled_linear")
     sigmas = torch.tensor([clock.sigmas[0], 0.05, 0.31, 1.0, 7.7, clock.sigmas[-1]])
     wanted = torch.tensor([1000 * clock.time(float(s)) - 1 for s in sigmas])
-    assert torch.allclose(stepped(clock.sigmas)(sigmas), wanted, atol=2e-3)
-    ends = stepped(clock.sigmas)(torch.tensor([1e-3, 50.0]))
+    assert torch.allclose(clock_of_steps(clock.sigmas)(sigmas), wanted, atol=2e-3)
+    ends = clock_of_steps(clock.sigmas)(torch.tensor([1e-3, 50.0]))
     assert torch.allclose(ends, torch.tensor([0.0, 999.0]), atol=1e-3)
 
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_a_dropped_text_is_the_empty_prompt_and_only_a_joint_encoder_learns(words, joint) -> None:
     text, ids = encoder(words.words), torch.from_numpy(words(["", *TEXTS]))
-    table = ids if joint else language.told(text, ids)
+    table = ids if joint else language.encode_prompts(text, ids)
     module = language.Prompted(table, text.requires_grad_(True) if joint else None, denoiser())
     rows = torch.arange(1, 5)
     batch = Batch(torch.randn(4, 2, 8, 8), {"text": rows, "view": torch.zeros(4, dtype=torch.long)}, rows)
@@ -161,5 +161,5 @@ def test_a_dropped_text_is_the_empty_prompt_and_only_a_joint_encoder_learns(word
 def test_wordings_are_a_function_of_their_seed() -> None:
     from domains import chest_xray
 
-    told = [chest_xray.composed(random.Random(n)) for n in range(40)]
-    assert told == [chest_xray.composed(random.Random(n)) for n in range(40)] and len(set(told)) > 30
+    told = [chest_xray.random_prompt(random.Random(n)) for n in range(40)]
+    assert told == [chest_xray.random_prompt(random.Random(n)) for n in range(40)] and len(set(told)) > 30

@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from toolkit.data import labels
 from toolkit.diffusion.model import Spec
 from toolkit.example import Annotation, Error, Example
-from toolkit.models.folder import hashed, read_meta, spec_of
+from toolkit.models.folder import hash_id, read_meta, spec_of
 from toolkit.networks import folder
 from toolkit.networks.preconditioning import PARAMETERISATIONS
 from toolkit.settings import Augmentation, Network, Training
 from toolkit.training import textual_inversion
 from toolkit.training.loader import Batch
-from toolkit.training.loop import fit
+from toolkit.training.loop import Samples, fit
 from toolkit.training.losses import denoising
 from toolkit.training.textual_inversion import Words, learn
 
@@ -61,7 +61,7 @@ def base(tmp_path_factory) -> Path:
     )
     none = samples[torch.zeros(0, dtype=torch.long)]
     place = tmp_path_factory.mktemp("run")
-    average = fit(module, denoising, samples, none, spec_of(meta), settings, Augmentation(), place)
+    average = fit(module, denoising, Samples(samples, none, Augmentation()), spec_of(meta), settings, place)
     folder.save_part(root, "denoiser", average, meta)
     folder.save_part(root, "classifier", folder.build("classifier", meta).state_dict(), meta)
     (root / "classifier.onnx").write_bytes(b"a graph")
@@ -74,7 +74,7 @@ FEW = {"crop": ("coffee", "tea"), "condition": ("spot", "healthy", "miner")}
 
 
 @pytest.fixture(scope="module")
-def learned(base, tmp_path_factory) -> Path:
+def learn(base, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("learned") / "model"
     learn(base, lights(0, 5, 0.0, "few"), root, FEW, SHORT)
     return root
@@ -138,7 +138,7 @@ def test_the_folder_says_what_was_learned_from_what(base, learned):
     assert meta["labels"] == {"crop": ["coffee"], "condition": ["healthy", "rust", "spot"], "severity": [0, 4]}
     nulls = {name: field.null for name, field in spec_of(meta).fields.items() if field.dtype == "int64"}
     assert nulls == {"crop": 1, "condition": 3}
-    ids = {hashed(e.id) for e in lights(0, 5, 0.0, "few")}
+    ids = {hash_id(e.id) for e in lights(0, 5, 0.0, "few")}
     assert set(meta["parts"]["denoiser"]["run"]["trained_on"]) == ids | {"0" * 16}
     facts = meta["parts"]["denoiser"]["embedding"]
     assert facts["words"] == {"condition": ["spot"]} and set(facts["trained_on"]) == ids
@@ -180,5 +180,5 @@ def test_what_cannot_be_learned_is_refused(base, tmp_path):
 
 
 def test_names_are_put_together_and_known_ones_keep_their_index():
-    whole = textual_inversion.merged(KNOWN, {"condition": ("spot", "rust"), "severity": labels.Range(0, 9)})
+    whole = textual_inversion.merge_vocabularies(KNOWN, {"condition": ("spot", "rust"), "severity": labels.Range(0, 9)})
     assert whole == {**KNOWN, "condition": ("healthy", "rust", "spot")}

@@ -21,7 +21,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from diffgraft.training.train import train
+from diffgraft.requests import TrainingRequest
+from diffgraft.requests.verb import Call
+from diffgraft.training.train import train_part
 from domains import brain_mri
 from toolkit.data import dataset
 from toolkit.diffusion.model import Spec
@@ -31,7 +33,7 @@ from toolkit.networks.preconditioning import Preconditioned, edm
 from toolkit.networks.unet import ConditionalUNet
 from toolkit.settings import Augmentation, Network, Training
 from toolkit.training import checkpoint, loop, losses
-from toolkit.training.loader import Batch, augment, draw, generator
+from toolkit.training.loader import Batch, augment, draw_batch, generator
 
 SIZE = 16
 SPEC = Spec((1, SIZE, SIZE), brain_mri.FIELDS)
@@ -64,11 +66,11 @@ def run(folder: Path, module: nn.Module, loss: loop.Loss, settings: Training, sa
     return loop.fit(
         module,
         loss,
-        samples or blobs(64),
-        more.pop("held_out", blobs(32, seed=9)),
+        loop.Samples(
+            samples or blobs(64), more.pop("held_out", blobs(32, seed=9)), more.pop("augmentation", Augmentation())
+        ),
         SPEC,
         settings,
-        more.pop("augmentation", Augmentation()),
         folder,
         **more,
     )
@@ -96,16 +98,16 @@ class Tiny(nn.Module):
 def test_a_batch_depends_on_seed_and_step_alone():
     samples = blobs(40)
     torch.manual_seed(1)
-    first = draw(samples, 8, EVERYTHING, 3, 5)
+    first = draw_batch(samples, 8, EVERYTHING, 3, 5)
     before = torch.get_rng_state()
     torch.manual_seed(2)
-    draw(samples, 8, EVERYTHING, 3, 4)
-    again = draw(samples, 8, EVERYTHING, 3, 5)
+    draw_batch(samples, 8, EVERYTHING, 3, 4)
+    again = draw_batch(samples, 8, EVERYTHING, 3, 5)
     assert same(first, again)
     torch.manual_seed(1)
     assert torch.equal(torch.get_rng_state(), before), "a draw must leave torch's own random state alone"
     for seed, step in [(3, 6), (4, 5), (5, 3)]:
-        assert not torch.equal(draw(samples, 8, EVERYTHING, seed, step).image, first.image)
+        assert not torch.equal(draw_batch(samples, 8, EVERYTHING, seed, step).image, first.image)
 
 
 def test_every_word_of_a_generator_matters():
@@ -119,14 +121,14 @@ def test_rare_classes_are_drawn_as_often_as_common_ones():
     samples = blobs(100)
     target = torch.zeros(100, dtype=torch.long)
     target[:4], target[4:10] = 2, -1
-    drawn = draw(dataclasses.replace(samples, target=target), 6000, Augmentation(), 0, 0).target
+    drawn = draw_batch(dataclasses.replace(samples, target=target), 6000, Augmentation(), 0, 0).target
     shares = [float((drawn == k).float().mean()) for k in (-1, 0, 2)]
     assert shares == pytest.approx([1 / 3] * 3, abs=0.03)
 
 
 def test_a_drawn_sample_keeps_its_own_label_and_conditions():
     samples = blobs(50)
-    drawn = draw(samples, 200, Augmentation(), 0, 0)
+    drawn = draw_batch(samples, 200, Augmentation(), 0, 0)
     for image, target, *cond in zip(drawn.image, drawn.target, *drawn.cond.values(), strict=True):
         (index,) = torch.nonzero((samples.image - image).abs().amax((1, 2, 3)) < 1e-4).flatten()
         assert target == samples.target[index]
@@ -559,7 +561,8 @@ def toy_data(root: Path) -> Path:
 def command(data: str, root: str, part: str) -> None:
     """What the subprocess runs: the same command every time. It reports each step, so that it can be shot between."""
     torch.set_num_threads(1)
-    train(TOY, Path(data), Path(root), part, "tiny", lambda step, steps, loss: print(step, flush=True))
+    request = TrainingRequest(TOY, Path(data), Path(root), part, "tiny")
+    train_part(TOY, request, Call(lambda text, step, steps: print(step, flush=True)))
 
 
 def launch(*words: object) -> subprocess.Popen[str]:

@@ -105,7 +105,7 @@ def test_exiftool_finds_the_mark_and_nothing_to_complain_of(tmp_path):
     )
 )
 def test_any_words_make_a_packet_that_is_read(made):
-    found = xmp.provenance({"xmp": xmp.mark(made).encode("utf-8", "replace")})
+    found = xmp.provenance({"xmp": xmp.packet(made).encode("utf-8", "replace")})
     assert found is not None
     assert (found.kind, found.seed) == (made.kind, made.seed)
     if made.model.isascii() and made.model.isprintable():
@@ -142,7 +142,7 @@ def test_a_packet_that_is_none_is_no_mark_and_no_harm(packet):
 
 
 def test_a_seed_that_is_no_number_is_unknown():
-    packet = xmp.mark(MADE).replace('Seed="7"', f'Seed="{"9" * 5000}"')
+    packet = xmp.packet(MADE).replace('Seed="7"', f'Seed="{"9" * 5000}"')
     assert xmp.provenance({"xmp": packet}) == Provenance("synthetic", "3f2a9c", "generate", None)
 
 

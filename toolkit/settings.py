@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["Augmentation", "Counterfactual", "Distillation", "Network", "Sampling", "Training"]
 
@@ -21,6 +23,14 @@ class Network:
     norm_groups: int = 8
     dropout: float = 0.0
     attention: int = 0
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Network:
+        """Of model.json, where tuples are lists."""
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**plain)
 
 
 @dataclass(frozen=True)

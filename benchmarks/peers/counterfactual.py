@@ -147,8 +147,8 @@ def ours(job: dict[str, Any], backend: str) -> Run:
     def run(batch: int) -> np.ndarray:
         cond = {name: model.asarray(inputs[name][:batch]) for name in job["fields"]}
         x, target = (model.asarray(inputs[name][:batch]) for name in ("images", "target"))
-        encode = guidance.watched(guidance.conditioned(model.denoiser, cond), _seen)
-        decode = guidance.watched(decoder(model, cond, cond, target, settings), _seen)
+        encode = guidance.with_callback(guidance.conditioned(model.denoiser, cond), _seen)
+        decode = guidance.with_callback(decoder(model, cond, cond, target, settings), _seen)
         noise = Seeded(0, range(batch), x.shape[1:], model.asarray)
         return model.asnumpy(editing.counterfactual(SAMPLERS["euler"], encode, decode, x, sigmas, noise))[:, 0]
 
@@ -174,13 +174,12 @@ def fused(job: dict[str, Any], backend: str) -> Run:
 def fast(job: dict[str, Any], backend: str) -> Run:
     """This package with the model's few-step student, as `diffgraft counterfactual` runs it on each slice."""
     from diffgraft import models
-    from diffgraft.counterfactuals.counterfactual import by_student
-    from diffgraft.models.defaults import student_of
+    from diffgraft.models.defaults import student_counterfactual, student_plan
     from domains import brain_mri
     from toolkit.methods.counterfactual import counterfactual
 
     model, inputs = models.open(job["model"], backend), np.load(job["inputs"])
-    settings = by_student(brain_mri.QUALITY["fast"], student_of(model.meta))
+    settings = student_counterfactual(brain_mri.QUALITY["fast"], student_plan(model.meta))
 
     def run(batch: int) -> np.ndarray:
         null = {field: inputs[field][:batch] for field in job["fields"]}

@@ -166,7 +166,7 @@ def fused(job: dict[str, Any], backend: str) -> Run:
     domain = models.domain(model.meta["domain"])
 
     def run(batch: int) -> np.ndarray:
-        cond, _ = sampling.conditions(model, domain, [Annotation(text) for text in job["prompts"][:batch]])
+        cond, _ = sampling.encode_conditions(model, domain, [Annotation(text) for text in job["prompts"][:batch]])
         return make(job["seed"], range(batch), cond)[:, 0] / 2 + 0.5
 
     return run
@@ -176,11 +176,11 @@ def fast(job: dict[str, Any], backend: str) -> Run:
     """This package with the model's few-step student: other steps and other weights, so other images."""
     from diffgraft import models
     from diffgraft.generation import sampling
-    from diffgraft.models.defaults import default
+    from diffgraft.models.defaults import default_sampling
     from toolkit.example import Annotation
 
     model = models.open(job["model"], backend)
-    domain, settings = models.domain(model.meta["domain"]), default(model.meta, student=True)
+    domain, settings = models.domain(model.meta["domain"]), default_sampling(model.meta, student=True)
 
     def run(batch: int) -> np.ndarray:
         rows = [Annotation(text) for text in job["prompts"][:batch]]

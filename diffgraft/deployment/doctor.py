@@ -116,16 +116,16 @@ def _model(folder: Path) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Note)  # what a backend is not there for stands above
             taken = models.open(folder).backend  # graphs themselves are opened at their first call
-        kept = record.passed(folder, fingerprint(folder))
+        kept = record.valid_exports(folder, fingerprint(folder))
     except Error as problem:
         return f"{folder}: {problem}"
     passed = [f"{row.target}:{row.precision}{'' if row.fuse == 'none' else ' ' + row.fuse}" for row in kept]
-    told = (
+    verdict = (
         f"passed the gate: {', '.join(passed)}"
         if passed
         else f"nothing exported passed yet: diffgraft export {folder} --to onnx"
     )
-    return f"{folder}: auto takes {taken}; {told}"
+    return f"{folder}: auto takes {taken}; {verdict}"
 
 
 def _next(folders: list[Path]) -> str:

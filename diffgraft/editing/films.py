@@ -7,6 +7,7 @@ OUT/dicom/<id>.dcm      of a DICOM film: Secondary Capture in a new series of th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -14,12 +15,13 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from diffgraft.editing.region import Region
+from diffgraft.preparation.quarantine import Aside
 from toolkit.data import xmp
 from toolkit.example import Error, Example
 from toolkit.formats.dicom.files import is_dicom
-from toolkit.methods.local_edit import weighed
+from toolkit.methods.local_edit import feather_weights
 
-__all__ = ["DICOM", "FOLDER", "give_back"]
+__all__ = ["FilmEdit", "write_films"]
 
 FOLDER, DICOM = "films", "dicom"
 
@@ -29,43 +31,53 @@ SHOWN = 4
 DEEP = 65535
 
 
-def give_back(
-    folder: Path, domain: ModuleType, paths: Sequence[Path], made: Sequence[Example], moved: np.ndarray, masks: np.ndarray,
-    region: Region, feather: float, aside: list[tuple[str, str]],
-) -> list[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
-    """Write every edited film on its own grid, and return the first ones, before and after, as 8-bit pictures.
+@dataclass(frozen=True)
+class FilmEdit:
+    """One edited film. path: its file; example: as edited, at the model's size; change (h, w): what is added to it; mask
+    (h, w): where.
+    """
 
-    paths: the file of each; made: what was made of it; moved (N, 1, h, w): its change; masks (N, h, w): where; feather: in pixels
-    of the model.
-    aside: is told of a DICOM film of which none can be written; its picture is.
+    path: Path
+    example: Example
+    change: np.ndarray
+    mask: np.ndarray
+
+
+def write_films(
+    folder: Path, domain: ModuleType, edits: Sequence[FilmEdit], region: Region, feather: float, aside: Aside
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Write every edited film on the grid of its file, and return the first ones, before and after, as 8-bit pictures.
+
+    feather: in pixels of the model. aside: is given a DICOM film of which none can be written; its picture is.
     """
     (folder / FOLDER).mkdir()
-    shown: list[tuple[np.ndarray, np.ndarray]] = []
-    for path, example, change, mask in zip(paths, made, moved[:, 0], masks, strict=True):
-        grid = domain.grid(path, change.shape[-1])
-        weight = weighed(region.reach(grid, mask), feather * grid.box[2] / change.shape[-1])
-        film = domain.given_back(grid, change, weight)
+    pictures: list[tuple[np.ndarray, np.ndarray]] = []
+    for edit in edits:
+        size, example = edit.change.shape[-1], edit.example
+        grid = domain.source_grid(edit.path, size)
+        weight = feather_weights(region.on_file(grid, edit.mask), feather * grid.box[2] / size)
+        film = domain.apply_change(grid, edit.change, weight)
         _save(folder / FOLDER / f"{example.id}.png", film, example)
-        if is_dicom(path):
+        if is_dicom(edit.path):
             try:
-                _as_dicom(folder / DICOM / f"{example.id}.dcm", path, film, example)
+                _as_dicom(folder / DICOM / f"{example.id}.dcm", edit.path, film, example)
             except Error as problem:
-                aside.append((path.name, f"Edited, but not written as DICOM: {problem}"))
-        if len(shown) < SHOWN:
+                aside.append((edit.path.name, f"Edited, but not written as DICOM: {problem}"))
+        if len(pictures) < SHOWN:
             before, after = (np.rint(levels * 255).astype(np.uint8) for levels in (grid.pixels, film))
-            shown.append((before, after))
-    return shown
+            pictures.append((before, after))
+    return pictures
 
 
 def _save(path: Path, levels: np.ndarray, example: Example) -> None:
     marks = PngImagePlugin.PngInfo()
     assert example.provenance is not None
-    marks.add_itxt(xmp.KEYWORD, xmp.mark(example.provenance))
+    marks.add_itxt(xmp.KEYWORD, xmp.packet(example.provenance))
     Image.fromarray(np.rint(levels * DEEP).astype(np.uint16)).save(path, pnginfo=marks)
 
 
 def _as_dicom(path: Path, source: Path, levels: np.ndarray, example: Example) -> None:
-    from toolkit.formats.dicom.edited import edited_film
+    from toolkit.formats.dicom.edited import write_edited_film
 
     assert example.provenance is not None
-    edited_film(source, levels, example.annotation.text or "", example.provenance, path)
+    write_edited_film(source, levels, example.annotation.text or "", example.provenance, path)

@@ -10,6 +10,7 @@ over the rim.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 import warnings
@@ -17,41 +18,38 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from diffgraft import reporting
-from diffgraft.editing import objects_report as edit_objects_report
-from diffgraft.editing.drawing import FEATHER, KEPT, Job, covered, draw, left_of
-from diffgraft.editing.objects_report import Outcome, Shown
-from diffgraft.editing.region import Box, box_of, in_pixels
-from diffgraft.editing.windows import Window, grouped
-from diffgraft.generation.result import put
-from diffgraft.generation.sampling import highest
-from diffgraft.preparation.quarantine import quarantine
-from toolkit.data import dataset
-from toolkit.data.labels import Vocabulary
+from diffgraft.editing import report
+from diffgraft.editing.measure import measure_objects
+from diffgraft.editing.region import Box, box_in_pixels, parse_box
+from diffgraft.editing.result import EditedImage, ObjectEditResult
+from diffgraft.generation.job import EditJob, Made
+from diffgraft.generation.sampling import encode_conditions, highest_sigma
+from diffgraft.preparation.quarantine import Aside, quarantine
+from diffgraft.requests.verb import Call
+from toolkit.data import dataset, labels
 from toolkit.diffusion.model import Model
 from toolkit.example import Annotation, Boxes, Error, Example, Note, Provenance
 from toolkit.formats import boxed
-from toolkit.formats.folders import identified
-from toolkit.formats.photograph import photograph
-from toolkit.methods import local_edit
-from toolkit.methods.guided import Walk, sigmas
-from toolkit.methods.local_edit import LocalEdit
+from toolkit.formats.folders import unique_ids
+from toolkit.formats.photograph import read_photograph
+from toolkit.methods.guided import Conditions, Walk, sigmas
+from toolkit.methods.local_edit import Change, LocalEdit
+from toolkit.methods.object_drawing import FEATHER, KEPT, Canvas, Window, box_mask, draw, group_windows, visible_part
 from toolkit.models.folder import image_shape
-from toolkit.objects import layouts
-from toolkit.objects.boxes import rarest
+from toolkit.objects import layout_summary
+from toolkit.objects.boxes import rarest_class
 from toolkit.objects.overlaps import Overlaps
-from toolkit.settings import Sampling
 
-__all__ = ["Placed", "edit", "placed"]
+__all__ = ["Placement", "parse_objects", "plan_objects"]
 
 
 @dataclass(frozen=True)
-class Placed:
+class Placement:
     """One box that was asked for: the class that is drawn there, or None where what is there is taken away."""
 
     name: str | None
@@ -61,7 +59,7 @@ class Placed:
         return f"{self.name or 'nothing'} at {','.join(f'{edge:g}' for edge in self.box)}"
 
 
-def placed(objects: Sequence[str], boxes: Sequence[str], names: Sequence[str]) -> list[Placed]:
+def parse_objects(objects: Sequence[str], boxes: Sequence[str], names: Sequence[str]) -> list[Placement]:
     """What "CLASS=x0,y0,x1,y1" and "x0,y0,x1,y1" ask for. Errors: an unknown class, no box, nothing at all."""
     found = []
     for words in objects:
@@ -70,8 +68,8 @@ def placed(objects: Sequence[str], boxes: Sequence[str], names: Sequence[str]) -
             raise Error(
                 f"An object is CLASS=x0,y0,x1,y1 with a class that the model knows, {', '.join(names)}; found '{words}'."
             )
-        found.append(Placed(name, box_of(rest)))
-    found += [Placed(None, box_of(words)) for words in boxes]
+        found.append(Placement(name, parse_box(rest)))
+    found += [Placement(None, parse_box(words)) for words in boxes]
     if not found:
         raise Error(
             "A model that is told boxes draws objects into a picture at boxes of yours; found none. Name them: "
@@ -80,86 +78,94 @@ def placed(objects: Sequence[str], boxes: Sequence[str], names: Sequence[str]) -
     return found
 
 
-def edit(
-    model: Model, domain: ModuleType, vocabulary: Vocabulary, source: Path, out: str | Path, asked: Sequence[Placed], *,
-    having: Mapping[str, float], count: int | None, variants: int, crop: int | None, settings: Sampling, format: str,
-    needed: Sequence[str | Path], overwrite: bool, command: str, watch: Callable[[str, int, int], None],
-) -> Outcome:  # fmt: skip
-    """Draw what is asked for into every picture of the source, into a new data set with the boxes of all that is there.
+def plan_objects(job: EditJob) -> Callable[[Call], Made[ObjectEditResult]]:
+    """What draws the objects of a request. Errors: objects that cannot be."""
+    placements = parse_objects(job.request.objects, job.request.boxes, job.class_names)
+    return functools.partial(_draw_objects, job, placements)
 
-    crop: width in pixels of the file of the window that the model sees, as it was prepared with; None is the model's own,
-    or all of the picture. having: classes of which a picture must show an object. What cannot be edited so is put aside.
+
+def _draw_objects(job: EditJob, placements: Sequence[Placement], call: Call) -> Made[ObjectEditResult]:
+    """Draw into every picture of the source; one that cannot be edited so is put aside.
+
     Errors: no picture left to edit, or one alone that cannot be.
     """
-    names: tuple[str, ...] = vocabulary[domain.TARGET]  # type: ignore[assignment]
-    crop = crop or model.meta.get("crop")
-    with dataset.staged(out, overwrite, ("report.html",), needed) as folder:
-        begun = time.monotonic()
-        aside: list[tuple[str, str]] = []
-        wanted = {names[int(k)] for k in having.values()}
-        jobs = _jobs(model, names, source, asked, wanted, crop, count, aside)
-        jobs = [job for job in jobs for _ in range(variants)]
-        local = LocalEdit(
-            Walk(settings.sampler, settings.steps, settings.guidance, settings.seed, highest(model)), FEATHER
-        )
-        edited, changes = draw(model, domain, jobs, local, watch)
-        start = sigmas(model, local.walk, 1.0)[0]
-        resolved = dataclasses.asdict(settings) | {
-            "procedure": "inpaint", "asked": [str(one) for one in asked], "crop": crop, "start_sigma": round(start, 4),
-            "feather": FEATHER, "model": model.fingerprint[:16], "backend": model.backend,
-        }  # fmt: skip
-        counts = Counter(name for job in edited for name in job.boxes.names)
-        made = [
-            _made(job, change, domain.TARGET, names, counts, resolved, n % variants)
-            for n, (job, change) in enumerate(zip(edited, changes, strict=True))
-        ]
-        put(model, domain, vocabulary, made, folder, format, resolved, time.monotonic() - begun)
+    model, domain, settings, names = job.model, job.domain, job.settings, job.class_names
+    begun = time.monotonic()
+    aside: Aside = []
+    canvases = [canvas for canvas in _canvases(job, placements, aside) for _ in range(job.request.variants)]
+    walk = Walk(settings.sampler, settings.steps, settings.guidance, settings.seed, highest_sigma(model))
+    start = sigmas(model, walk, 1.0)[0]
+    call.tell(f"inpaint at strength {job.request.strength:g}, {settings}; start sigma {start:.3g}")
+
+    def encode(layouts: Sequence[Boxes]) -> tuple[Conditions, Conditions]:
+        encoded = encode_conditions(model, domain, [Annotation(boxes=boxes) for boxes in layouts])
+        cond, null = ({k: model.asnumpy(v) for k, v in c.items()} for c in encoded)
+        return cond, null
+
+    local = LocalEdit(walk, FEATHER)
+    edited, changes = draw(model, encode, canvases, local, lambda done, of: call.watch("inpaint", done, of))
+    resolved = dataclasses.asdict(settings) | {
+        "procedure": "inpaint", "asked": [str(one) for one in placements], "crop": _crop(job),
+        "start_sigma": round(start, 4), "feather": FEATHER, "model": model.fingerprint[:16], "backend": model.backend,
+    }  # fmt: skip
+    counts = Counter(name for canvas in edited for name in canvas.boxes.names)
+    made = [
+        _edited_example(job, canvas, change, counts, resolved, n % job.request.variants)
+        for n, (canvas, change) in enumerate(zip(edited, changes, strict=True))
+    ]
+
+    def finish(folder: Path, run: reporting.Run) -> ObjectEditResult:
+        pairs = [EditedImage(c.source, each, c.region, c.wanted) for c, each in zip(edited, made, strict=True)]
         quarantine(folder, aside)
-        shown = [Shown(job.source, each, job.wanted, job.region) for job, each in zip(edited, made, strict=True)]
-        outcome = edit_objects_report.outcome(model, names, shown, edited, changes, start, tuple(aside))
-        run = reporting.Run(command=command, settings=resolved, seed=settings.seed, seconds=time.monotonic() - begun)
-        edit_objects_report.write(folder / "report.html", names, shown, outcome, run, domain.NOTICE)
-    return outcome
+        result = measure_objects(model, names, pairs, edited, changes, start, tuple(aside))
+        report.write_objects(folder / "report.html", names, pairs, result, run, domain.NOTICE)
+        return result
+
+    return Made(made, resolved, begun, finish)
 
 
 # ------------------------------------------------------------------------------------------------------------- sources
 
 
-def _jobs(
-    model: Model, names: Sequence[str], source: Path, asked: Sequence[Placed], having: set[str], crop: int | None,
-    count: int | None, aside: list[tuple[str, str]],
-) -> list[Job]:  # fmt: skip
-    jobs: list[Job] = []
+def _crop(job: EditJob) -> int | None:
+    """Width in pixels of the file of the window that the model sees; None is all of the picture."""
+    return job.request.crop or job.model.meta.get("crop")
+
+
+def _canvases(job: EditJob, placements: Sequence[Placement], aside: Aside) -> list[Canvas]:
+    canvases: list[Canvas] = []
     refused: list[Error] = []
+    source, where = job.request.source, labels.parse(job.vocabulary, job.request.where)
+    having = {job.class_names[int(k)] for k in where.values()}
     for example in _pictures(source, aside):
         boxes = example.annotation.boxes
         if having - set(() if boxes is None else boxes.names):
             continue
         try:
-            jobs.append(_job(model, names, example, asked, crop))
+            canvases.append(_canvas(job, example, placements))
         except Error as problem:
             refused.append(problem)
             aside.append((example.id, str(problem)))
-        if len(jobs) == count:
+        if len(canvases) == job.request.count:
             break
-    if not jobs:
+    if not canvases:
         if refused:
             raise refused[0]
         words = f" with {' and '.join(sorted(having))}" if having else ""
         raise Error(f"An edit needs pictures; {source} has none{words}. Check the path and --where.")
-    return jobs
+    return canvases
 
 
-def _pictures(source: Path, aside: list[tuple[str, str]]) -> Iterator[Example]:
+def _pictures(source: Path, aside: Aside) -> Iterator[Example]:
     """Pictures in full size, with their boxes where they have any: of a data set, a folder, or one file."""
     if (source / "manifest.jsonl").is_file():
         yield from dataset.read(source)
     elif source.is_dir():
-        yield from boxed.read(source, aside=lambda *told: aside.append(told))
+        yield from boxed.read(source, aside=lambda name, reason: aside.append((name, reason)))
     else:
-        image, marked = photograph(source)
+        image, marked = read_photograph(source)
         row = _annotated(source)
-        name, group = (*identified([source.name]), source.stem) if row is None else (row.id, row.group)
+        name, group = (*unique_ids([source.name]), source.stem) if row is None else (row.id, row.group)
         boxes = None if row is None or row.size != image.shape[1:] else row.boxes
         yield Example(name, image, Annotation(boxes=boxes), group, provenance=marked)
 
@@ -180,28 +186,28 @@ def _annotated(path: Path) -> boxed.Row | None:
     return None
 
 
-def _job(model: Model, names: Sequence[str], source: Example, asked: Sequence[Placed], crop: int | None) -> Job:
+def _canvas(job: EditJob, source: Example, placements: Sequence[Placement]) -> Canvas:
     """Errors: a box outside the picture, one smaller than the model knows, windows that do not fit, unknown classes."""
-    channels, rows, cols = source.image.shape
-    if channels != image_shape(model.meta)[0]:
-        raise Error(f"A model edits pictures of {image_shape(model.meta)[0]} channels; '{source.id}' has {channels}.")
+    (channels, rows, cols), names = source.image.shape, job.class_names
+    own_channels, *size = image_shape(job.model.meta)
+    if channels != own_channels:
+        raise Error(f"A model edits pictures of {own_channels} channels; '{source.id}' has {channels}.")
     boxes = source.annotation.boxes
-    known = boxes is not None
+    annotated = boxes is not None
     boxes = Boxes(np.zeros((0, 4)), (), (rows, cols)) if boxes is None else boxes
     if unknown := sorted(set(boxes.names) - set(names)):
         raise Error(f"A box is of a class that the model knows, {', '.join(names)}; '{source.id}' has '{unknown[0]}'.")
-    corners = np.array([in_pixels(one.box, cols, rows) for one in asked], float).reshape(-1, 4)
-    wanted = Boxes(corners, tuple(one.name or "" for one in asked), (rows, cols))
-    size: tuple[int, int] = image_shape(model.meta)[1:]  # type: ignore[assignment]
-    windows = grouped(corners, (rows, cols), size, crop)
-    _check(model, names, wanted, boxes, windows)
-    if not known:
+    corners = np.array([box_in_pixels(one.box, cols, rows) for one in placements], float).reshape(-1, 4)
+    wanted = Boxes(corners, tuple(one.name or "" for one in placements), (rows, cols))
+    windows = group_windows(corners, (rows, cols), (size[0], size[1]), _crop(job))
+    _check(job.model, names, wanted, boxes, windows)
+    if not annotated:
         line = (
             f"'{source.id}' has no annotation: the model is told the new objects alone, and so is who reads the new one"
         )
         warnings.warn(f"{line}.", Note, stacklevel=2)
     nothing = np.zeros((rows, cols), bool)
-    return Job(source, source.image, boxes, wanted, windows, known, nothing, nothing)
+    return Canvas(source, source.image, boxes, wanted, windows, annotated, nothing, nothing)
 
 
 def _check(model: Model, names: Sequence[str], wanted: Boxes, there: Boxes, windows: Sequence[Window]) -> None:
@@ -211,11 +217,11 @@ def _check(model: Model, names: Sequence[str], wanted: Boxes, there: Boxes, wind
     new = [n for n, name in enumerate(wanted.names) if name]
     objects = Boxes(wanted.corners[new], tuple(wanted.names[n] for n in new), wanted.size)
     least = {name: [side / scale for side in sides] for name, sides in typical.get("smallest", {}).items()}
-    layouts.check(objects, least, names)
+    layout_summary.check_layout(objects, least, names)
     if "layouts" not in typical or not new:
         return
-    usual = Overlaps.learned(layouts.from_summary(typical["layouts"]))
-    kept = np.flatnonzero(left_of(there, covered(wanted.corners, there.size or (0, 0))) >= KEPT)
+    usual = Overlaps.learn(layout_summary.from_summary(typical["layouts"]))
+    kept = np.flatnonzero(visible_part(there, box_mask(wanted.corners, there.size or (0, 0))) >= KEPT)
     rest = Boxes(there.corners[kept], tuple(there.names[n] for n in kept))
     for n, name in enumerate(objects.names):
         others = Boxes(
@@ -229,20 +235,24 @@ def _check(model: Model, names: Sequence[str], wanted: Boxes, there: Boxes, wind
             warnings.warn(f"{name} at {box} overlaps another box more than real objects do.", Note, stacklevel=2)
 
 
-def _made(
-    job: Job, changes: Sequence[local_edit.Change], target: str, names: Sequence[str], counts: Counter[str],
-    resolved: Mapping[str, Any], variant: int,
-) -> Example:  # fmt: skip
+def _edited_example(
+    job: EditJob,
+    canvas: Canvas,
+    changes: Sequence[Change],
+    counts: Counter[str],
+    settings: Mapping[str, Any],
+    variant: int,
+) -> Example:
     """The edited picture with the layout of all that is there. Its label: the rarest class of this set that it shows."""
-    source, seed = job.source, resolved["seed"]
+    source, seed, wanted = canvas.source, job.settings.seed, canvas.wanted
     own: dict[str, Any] = {
-        "objects": [[n, *map(float, c)] for n, c in zip(job.wanted.names, job.wanted.corners, strict=True)],
-        "boxes_removed": job.removed,
-        "annotated": "all that is there" if job.known else "the new objects alone",
-        "windows": [[w.left, w.top, w.left + w.cols, w.top + w.rows] for w in job.windows],
+        "objects": [[n, *map(float, c)] for n, c in zip(wanted.names, wanted.corners, strict=True)],
+        "boxes_removed": canvas.removed,
+        "annotated": "all that is there" if canvas.annotated else "the new objects alone",
+        "windows": [[w.left, w.top, w.left + w.cols, w.top + w.rows] for w in canvas.windows],
         "outside_by_the_model_alone": [round(c.outside, 4) for c in changes if not math.isnan(c.outside)],
     }
-    origin = Provenance("edited", resolved["model"], "inpaint", seed, {**resolved, **own}, source.id)
-    label = {target: rarest(job.boxes, names, counts)}
+    origin = Provenance("edited", settings["model"], "inpaint", seed, {**settings, **own}, source.id)
+    label = {job.domain.TARGET: rarest_class(canvas.boxes, job.class_names, counts)}
     name = f"{source.id}-inpaint{seed}" + (f"-{variant}" if variant else "")
-    return Example(name, job.image, Annotation(labels=label, boxes=job.boxes), source.group, provenance=origin)
+    return Example(name, canvas.image, Annotation(labels=label, boxes=canvas.boxes), source.group, provenance=origin)

@@ -20,7 +20,7 @@ from scipy import ndimage
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Error, Example
 
-__all__ = ["DIFFERENCE", "REGIONS", "REGION_OF", "Box", "Region", "box_of", "in_pixels", "region"]
+__all__ = ["DIFFERENCE", "REGIONS", "Box", "Region", "box_in_pixels", "parse_box", "parse_region"]
 
 SPOTTED, SPOT = 0.3, 4.0
 """Part of the foreground that spots cover, and how far they reach, in pixels."""
@@ -36,7 +36,7 @@ parts of its width and height, which fit films of any size.
 
 def _spots(inside: np.ndarray, seed: int, index: int) -> np.ndarray:
     """Blobs over a part SPOTTED of a boolean region, away from its rim, a function of (seed, index) alone."""
-    core = ndimage.binary_erosion(inside, iterations=3)
+    core = np.asarray(ndimage.binary_erosion(inside, iterations=3), bool)
     core = core if core.any() else inside
     field = ndimage.gaussian_filter(gaussian(inside.shape, seed, [index], Purpose.CHOICE, 0)[0], SPOT)
     return core & (field >= np.quantile(field[core], 1 - SPOTTED))
@@ -52,7 +52,7 @@ REGIONS: Mapping[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
 DIFFERENCE = "difference"
 """Where the model, told what an image shows and what it shall show, would change it (DiffEdit)."""
 
-REGION_OF = {"invert": "foreground", "sdedit": "spots", "inpaint": "spots", "dafusion": "whole"}
+DEFAULT_REGION = {"invert": "foreground", "sdedit": "spots", "inpaint": "spots", "dafusion": "whole"}
 """What a procedure changes unless it is told otherwise. SDEdit and inpainting draw their region anew, outline and all, so
 on a whole leaf the new outline would stand inside the old one."""
 
@@ -79,7 +79,7 @@ class Region:
         """
         size = example.image.shape[1:]
         if self.boxes or self.mask:
-            return self._seen(grid, size) if grid is not None else self._drawn(size, None)
+            return self._on_model(grid, size) if grid is not None else self._drawn(size, None)
         if example.annotation.mask is not None:
             return example.annotation.mask.astype(np.float32)
         whole = np.ones(size, bool)
@@ -94,7 +94,7 @@ class Region:
             )
         return whole.astype(np.float32)
 
-    def reach(self, grid: Any, levels: np.ndarray) -> np.ndarray:
+    def on_file(self, grid: Any, levels: np.ndarray) -> np.ndarray:
         """(H, W) boolean on the grid of a file: what may change there at all. levels: what may on the model's grid."""
         top, left, high, wide = grid.box
         inside = np.zeros(grid.pixels.shape, bool)
@@ -102,7 +102,7 @@ class Region:
         inside[top : top + high, left : left + wide] = np.asarray(seen) > 0
         return inside & (self._drawn(inside.shape, grid.box) > 0) if self.boxes or self.mask else inside
 
-    def _seen(self, grid: Any, size: tuple[int, ...]) -> np.ndarray:
+    def _on_model(self, grid: Any, size: tuple[int, ...]) -> np.ndarray:
         """Boxes or mask as the model sees them."""
         top, left, high, wide = grid.box
         full = self._drawn(grid.pixels.shape, grid.box)[top : top + high, left : left + wide]
@@ -121,19 +121,19 @@ class Region:
         high, wide = shape
         drawn = np.zeros(shape, np.float32)
         for box in self.boxes:
-            x0, y0, x1, y1 = in_pixels(box, wide, high)
+            x0, y0, x1, y1 = box_in_pixels(box, wide, high)
             drawn[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)] = 1
         return drawn
 
 
-def region(
+def parse_region(
     domain: ModuleType,
     procedure: str,
     boxes: Sequence[str],
-    mask: str | Path | None,
+    mask: Path | None,
     kind: str | None,
 ) -> Region:
-    """What a user asked for, checked as far as it can be without an image."""
+    """The region of a request, checked as far as it can be without an image."""
     known = (*REGIONS, DIFFERENCE)
     if kind is not None and kind not in known:
         raise Error(f"A region is one of {', '.join(known)}; found '{kind}'. Or draw one: --mask PICTURE")
@@ -143,13 +143,13 @@ def region(
             f"image; found {', '.join([*['--box'] * bool(boxes), *['--mask'] * bool(mask), *['--region'] * bool(kind)])}"
             f" with {procedure}. Leave one out."
         )
-    own = REGION_OF[procedure]
+    own = DEFAULT_REGION[procedure]
     if not hasattr(domain, "foreground") and procedure != "inpaint":
         own = "whole"  # nothing is told from the rest, and these procedures keep a layout by themselves
-    return Region(kind or own, tuple(box_of(words) for words in boxes), None if mask is None else Path(mask))
+    return Region(kind or own, tuple(parse_box(words) for words in boxes), mask)
 
 
-def in_pixels(box: Box, wide: int, high: int) -> Box:
+def box_in_pixels(box: Box, wide: int, high: int) -> Box:
     """A box in pixels of an image. Errors: one that reaches beyond it."""
     x0, y0, x1, y1 = box if max(box) > 1 else (box[0] * wide, box[1] * high, box[2] * wide, box[3] * high)
     if x1 > wide or y1 > high:
@@ -160,13 +160,13 @@ def in_pixels(box: Box, wide: int, high: int) -> Box:
     return x0, y0, x1, y1
 
 
-def box_of(words: str) -> Box:
+def parse_box(words: str) -> Box:
     """A box as a user writes it. Errors: words that are none."""
     try:
         x0, y0, x1, y1 = (float(word) for word in words.split(","))
     except ValueError:
-        x0 = math.nan
-    if not (math.isfinite(x0) and 0 <= x0 < x1 < math.inf and 0 <= y0 < y1 < math.inf):
+        x0 = y0 = x1 = y1 = math.nan
+    if not (0 <= x0 < x1 < math.inf and 0 <= y0 < y1 < math.inf):
         raise Error(
             "A box is x0,y0,x1,y1 from the upper left corner, 0 <= x0 < x1 and 0 <= y0 < y1, in pixels or, none above 1, in "
             f"parts of width and height; found '{words}'."

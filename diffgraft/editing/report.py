@@ -1,32 +1,32 @@
-"""What an edit did, measured beside what nothing and another image would have done, and the report that shows it."""
+"""The reports of edited images and of objects drawn into pictures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from diffgraft import reporting
-from diffgraft.models.features import described
+from diffgraft.editing.result import EditedImage, EditResult, ObjectEditResult
 from toolkit.data import labels
 from toolkit.data.labels import Vocabulary
-from toolkit.diffusion.model import Identity, Model
-from toolkit.evaluation.finite import finite
-from toolkit.evaluation.similarity import WINDOW, ssim
-from toolkit.example import Annotation, Example
-from toolkit.methods.local_edit import Edited, reproduced
-from toolkit.methods.text_edit import edges
+from toolkit.example import Boxes, Example
+from toolkit.methods.object_drawing import KEPT
 
-__all__ = ["Measured", "Outcome", "outcome", "write"]
+__all__ = ["write", "write_objects"]
 
-SHOWN = 24
-"""Edited images in the report."""
+SHOWN, OBJECTS_SHOWN = 24, 12
+"""Edited images in a report."""
 
-PROTOCOL = (
+SMALL = 400
+"""Pictures narrower than this are shown at twice their size."""
+
+AROUND = 0.3
+"""Of the sides of what was drawn: what a close-up shows around it."""
+
+_PROTOCOL = (
     "The probability of the wanted class and the likeness to the words are of the model's own feature network and text "
     "encoder, which learned from real images. SSIM (Wang et al. 2004, window 11) and the correlation of edges (Pearson's, "
     "of the gradient's magnitude after a Gaussian of 1 pixel) are with the source, over the whole image at the model's "
@@ -34,143 +34,118 @@ PROTOCOL = (
     "Another image: that of another source, what is alike without keeping anything. Model alone: before the pixels of the "
     "source are put back outside the region. Means over all images."
 )
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Means over images. named: probability of the class wanted; likeness: cosine to the words wanted; None where the
-    model cannot say. ssim, edges: with the source.
-    """
-
-    named: float | None
-    likeness: float | None
-    ssim: float
-    edges: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What was made. inside, outside: mean absolute change by the model alone, of a range of 255.
-
-    rows: "source", "codec alone" of a latent model, "model alone", "edited" and, of several sources, "another image".
-    films: how many were given back on the grid of their files. aside: (source, reason) of each file that was not used.
-    """
-
-    count: int
-    inside: float
-    outside: float
-    ssim_outside: float
-    rows: Mapping[str, Measured]
-    start_sigma: float
-    films: int = 0
-    aside: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def before(self) -> float | None:
-        """Probability of the wanted class in the source."""
-        return self.rows["source"].named
-
-    @property
-    def after(self) -> float | None:
-        """The same after the edit."""
-        return self.rows["edited"].named
-
-    def lines(self) -> list[str]:
-        """What was measured, as text."""
-        source, edited, codec = self.rows["source"], self.rows["edited"], self.rows.get("codec alone")
-        said = []
-        for name, what in (("named", "probability of the wanted class"), ("likeness", "likeness to the words wanted")):
-            before, after = getattr(source, name), getattr(edited, name)
-            if before is not None:
-                alone = "" if codec is None else f" (codec alone {getattr(codec, name):.2f})"
-                said.append(f"{what}, by the model's own networks: {before:.2f} -> {after:.2f}{alone}")
-        kept = [f"{name} {row.ssim:.3f} / {row.edges:.3f}" for name, row in self.rows.items() if name != "source"]
-        return [*said, f"SSIM / correlation of edges with the source: {', '.join(kept)}"]
-
-
-def outcome(
-    model: Model, sources: np.ndarray, edited: Edited, wanted: Sequence[Annotation], variants: int, start_sigma: float
-) -> Outcome:
-    """Measure an edit. sources (N, C, H, W): the images that were edited, one after another `variants` times each."""
-    inside, outside, alike = (
-        _mean([getattr(c, name) for c in edited.changes]) for name in ("inside", "outside", "ssim_outside")
-    )
-    stages = {"source": sources}
-    if not isinstance(model.codec, Identity):
-        stages["codec alone"] = reproduced(model, sources)
-    stages |= {"model alone": edited.made, "edited": edited.images}
-    if len(sources) > variants:
-        stages["another image"] = np.roll(sources, variants, axis=0)
-    rows = {name: _measured(model, images, sources, wanted) for name, images in stages.items()}
-    return Outcome(len(sources), inside * 127.5, outside * 127.5, alike, rows, start_sigma)
-
-
-def _measured(model: Model, images: np.ndarray, sources: np.ndarray, wanted: Sequence[Annotation]) -> Measured:
-    large = min(images.shape[2:]) >= WINDOW
-    kept = [float(ssim(images[n : n + 1], sources[n : n + 1])[0]) if large else math.nan for n in range(len(images))]
-    found = None if model.features is None else described(model, images)
-    named = likeness = None
-    if found is not None:
-        plan = model.meta["parts"]["features"]
-        classes = np.array([row.labels.get(plan["target"], math.nan) for row in wanted])
-        known = np.flatnonzero(classes < plan["classes"])  # the rest: not stated, or learned after this network was
-        if len(known):
-            named = float(np.exp(found["log_probability"][known, classes[known].astype(int)]).mean())
-        told = [n for n, row in enumerate(wanted) if row.text]
-        if told and model.likeness is not None:
-            features = model.asarray(found["features"][told])
-            cosines = model.asnumpy(model.likeness(features, [wanted[n].text or "" for n in told]))
-            likeness = float(finite(cosines, "cosines of prompts and images").mean())
-    return Measured(named, likeness, _mean(kept), _mean(edges(images, sources).tolist()))
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan
+_OBJECTS_PROTOCOL = (
+    "What changes are the new boxes, and the place of objects that they cover by more than a part of "
+    f"{1 - KEPT:.1f}: these go whole, for half of one, without a box, would be a false label. In the files nothing else differs "
+    "from the source, which is counted in pixels; what the model alone would have changed there, codec included, is in its own "
+    "pixels. Rim: the mean difference of neighbouring pixels on the strip inside of what changes, over which it fades in; a "
+    "seam would raise it. Found: the part of the new boxes that the "
+    "model's own detector finds, class and place (overlap 0.5), in what the model sees of the picture."
+)
 
 
 def write(
-    path: Path, vocabulary: Vocabulary, examples: Sequence[Example], made: Sequence[Example], masks: np.ndarray,
-    films: Sequence[tuple[np.ndarray, np.ndarray]], outcome: Outcome, run: reporting.Run, notice: str,
+    path: Path, vocabulary: Vocabulary, images: Sequence[EditedImage], films: Sequence[tuple[np.ndarray, np.ndarray]],
+    result: EditResult, run: reporting.Run, notice: str,
 ) -> None:  # fmt: skip
-    """films: pairs of pictures, a film before and after on its own grid."""
-    shown: list[np.ndarray] = []
+    """The report of edited images. films: pairs of pictures, a film before and after on its own grid."""
+    pictures: list[np.ndarray] = []
     captions: list[str] = []
-    for before, after, mask in list(zip(examples, made, masks, strict=True))[:SHOWN]:
+    for each in images[:SHOWN]:
+        before, after = each.before, each.after
         change = np.abs(after.image - before.image).mean(0)
-        shown += [before.image, after.image, np.clip(3 * change, 0, 2) - 1, mask * 2 - 1]
-        words = [after.annotation.text or "", *(labels.told(vocabulary, e.annotation.labels) for e in (before, after))]
-        captions += [f"before: {words[1]}", f"after: {words[0] or words[2]}", "change, 3 x", "region"]
-    facts: dict[str, Any] = {
-        "Images": outcome.count,
-        "Starts at sigma": outcome.start_sigma,
-        "Change inside the region, of 255": outcome.inside,
-        "Change outside, by the model alone, of 255": outcome.outside,
-        "SSIM outside, by the model alone": outcome.ssim_outside,
-        "Change outside in the files": "none: the pixels of the source are put back" if outcome.outside >= 0 else None,
-        "Probability of the wanted class before": outcome.before,
-        "The same after": outcome.after,
+        pictures += [before.image, after.image, np.clip(3 * change, 0, 2) - 1, each.region * 2 - 1]
+        stated, edited = (labels.describe(vocabulary, one.annotation.labels) for one in (before, after))
+        captions += [f"before: {stated}", f"after: {after.annotation.text or edited}", "change, 3 x", "region"]
+    grid = [picture for pair in films for picture in pair]
+    grid_sheet = reporting.Sheet(grid, ["before", "after"] * len(films), 2, side=640)
+    facts = {
+        "Images": result.count,
+        "Starts at sigma": result.start_sigma,
+        "Change inside the region, of 255": result.inside,
+        "Change outside, by the model alone, of 255": result.outside,
+        "SSIM outside, by the model alone": result.ssim_outside,
+        "Change outside in the files": "none: the pixels of the source are put back" if result.outside >= 0 else None,
+        "Probability of the wanted class before": result.before,
+        "The same after": result.after,
     }
-    rows = [[name, row.named, row.likeness, row.ssim, row.edges] for name, row in outcome.rows.items()]
-    header = ["", "Probability of the class", "Likeness to the words", "SSIM", "Correlation of edges"]
-    used = [0, *(n for n in range(1, 5) if any(row[n] is not None and row[n] == row[n] for row in rows))]
-    sections = [reporting.Section("Before and after", [reporting.Sheet(shown, captions, 4)])]
-    if films:
-        pictures = [picture for pair in films for picture in pair]
-        note = "The change is added to the film's own pixels: what did not change is there as it was, texture and all."
-        sheet = reporting.Sheet(pictures, ["before", "after"] * len(films), 2, side=640)
-        sections.append(reporting.Section("On the film's own grid", [sheet], note))
-    sections.append(
+    sections = [
+        reporting.Section("Before and after", [reporting.Sheet(pictures, captions, 4)]),
+        reporting.Section(
+            "On the film's own grid",
+            [grid_sheet] if films else [],
+            "The change is added to the film's own pixels: what did not change is there as it was, texture and all.",
+        ),
         reporting.Section(
             "What changed",
-            [
-                reporting.Facts({k: v for k, v in facts.items() if v is not None and v == v}),
-                reporting.Table([header[n] for n in used], [[row[n] for n in used] for row in rows], "Wanted and kept"),
-                reporting.Text(PROTOCOL),
-            ],
-        )
-    )
+            [reporting.Facts(facts, skip_missing=True), _kept(result), reporting.Text(_PROTOCOL)],
+        ),
+    ]
     reporting.write(
-        path, "Edited images", f"{outcome.count} images", sections, run,
+        path, "Edited images", f"{result.count} images", sections, run,
         notice=notice, next_step="Look at every image before it is used: diffgraft evaluate shows whether it helps.",
     )  # fmt: skip
+
+
+def write_objects(
+    path: Path, names: Sequence[str], images: Sequence[EditedImage], result: ObjectEditResult, run: reporting.Run,
+    notice: str,
+) -> None:  # fmt: skip
+    """The report of objects drawn into pictures. names: all classes of the model."""
+    pictures: list[np.ndarray] = []
+    captions: list[str] = []
+    for each in images[:OBJECTS_SHOWN]:
+        pictures += [_with_boxes(one, names) for one in (each.before, each.after)]
+        pictures += [_close_up(one.image, each.region) for one in (each.before, each.after)]
+        new = ", ".join(name or "nothing" for name in (each.boxes.names if each.boxes else ()))
+        captions += [f"before: {each.before.id}", f"after: {new}", "before, close", "after, close"]
+    found_before, found_after = result.found or (None, None)
+    facts = {
+        "Pictures": result.count,
+        "Objects drawn": result.objects,
+        "Objects that they cover, taken away": result.removed,
+        "Pixels elsewhere that differ, in the files": result.differing,
+        "Change there, of 255": result.inside,
+        "Change elsewhere, by the model alone, of 255": result.outside,
+        "SSIM elsewhere, by the model alone": result.ssim_outside,
+        "Rim, source, of 255": result.rim[0],
+        "Rim, edited, of 255": result.rim[1],
+        "Found before": found_before,
+        "Found after": found_after,
+        "Starts at sigma": result.start_sigma,
+    }
+    sheet = reporting.Sheet(pictures, captions, 4, side=640)
+    sections = [
+        reporting.Section("Before and after", [reporting.BoxLegend(names), sheet]),
+        reporting.Section(
+            "What changed", [reporting.Facts(facts, skip_missing=True), reporting.Text(_OBJECTS_PROTOCOL)]
+        ),
+    ]
+    reporting.write(
+        path, "Objects drawn into pictures", f"{result.count} pictures, {result.objects} new objects", sections, run,
+        notice=notice, next_step="Look at every picture before it is used: its boxes are what was asked for.",
+    )  # fmt: skip
+
+
+def _kept(result: EditResult) -> reporting.Table:
+    """What was wanted and what is kept at each stage; columns of which nothing is known are left out."""
+    rows = [[name, row.named, row.likeness, row.ssim, row.edges] for name, row in result.rows.items()]
+    header = ["", "Probability of the class", "Likeness to the words", "SSIM", "Correlation of edges"]
+    used = [0, *(n for n in range(1, 5) if any(row[n] is not None and row[n] == row[n] for row in rows))]
+    return reporting.Table([header[n] for n in used], [[row[n] for n in used] for row in rows], "Wanted and kept")
+
+
+def _with_boxes(example: Example, names: Sequence[str]) -> np.ndarray:
+    boxes = example.annotation.boxes
+    boxes = Boxes(np.zeros((0, 4)), ()) if boxes is None else boxes
+    return reporting.draw_boxes(example.image, boxes, names, scale=2 if example.image.shape[2] < SMALL else 1)
+
+
+def _close_up(image: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """What lies around a region."""
+    rows, cols = (np.flatnonzero(region.any(axis)) for axis in (1, 0))
+    parts = []
+    for at, whole in ((rows, region.shape[0]), (cols, region.shape[1])):
+        more = math.ceil(AROUND * (at[-1] - at[0] + 1))
+        parts.append(slice(max(0, at[0] - more), min(whole, at[-1] + 1 + more)))
+    return image[:, parts[0], parts[1]]

@@ -13,30 +13,26 @@ from types import ModuleType
 
 import numpy as np
 
-from diffgraft.models.defaults import student_of
+from diffgraft.models.defaults import student_plan
+from diffgraft.requests.verb import Watch, counter
 from toolkit.data import labels
 from toolkit.diffusion import editing, guidance, schedule
 from toolkit.diffusion.model import TEXT, Array, Cond, Field, Model
 from toolkit.diffusion.noise import Draws, Purpose, Seeded
 from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.example import Annotation, Error
-from toolkit.methods.guided import BATCH, SIGMA_MIN, walked
+from toolkit.methods.guided import BATCH, SIGMA_MIN, evaluations_of_walk
 from toolkit.models import pipeline as pipeline_folder
 from toolkit.models.folder import image_shape
 from toolkit.settings import Sampling
 
 __all__ = [
-    "Filled",
-    "Gate",
-    "Verdict",
-    "conditions",
-    "counted",
-    "filled",
-    "highest",
-    "sample",
-    "sigmas",
-    "without_text",
-]
+    "COHERENCE", "Gate", "Samples", "Verdict", "encode_conditions", "evaluation_counter", "highest_sigma", "label_fields",
+    "rejection_sample", "sample", "sigma_schedule",
+]  # fmt: skip
+
+COHERENCE = 0.9
+"""The part of the noise's variance that the slices of a volume share."""
 
 HIGHEST = 2.8
 """Sampling starts this many standard deviations up the training's ln sigma: beyond it the network saw next to nothing."""
@@ -50,7 +46,7 @@ COMMON = 2**63
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a gate says of images: which are kept (N,), and their similarity to a training image (N,), NaN not looked at."""
+    """A gate's answer: which images are kept (N,), and their similarity to a training image (N,), NaN where not measured."""
 
     kept: np.ndarray
     similarity: np.ndarray
@@ -69,16 +65,16 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Filled:
-    """An image for every annotation (N, C, H, W), its similarity (N,), how many were drawn, what gates turned away."""
+class Samples:
+    """An image for every annotation (N, C, H, W), its similarity (N,), how many were drawn, rejections of each gate."""
 
     images: np.ndarray
     similarity: np.ndarray
     draws: int
-    turned_away: Mapping[str, int]
+    rejections: Mapping[str, int]
 
 
-def highest(model: Model) -> float:
+def highest_sigma(model: Model) -> float:
     """The noise level that sampling starts from: the highest that the training reached."""
     spec, training = model.denoiser.spec, model.meta["parts"]["denoiser"].get("training")
     if not training:
@@ -86,28 +82,28 @@ def highest(model: Model) -> float:
     return min(spec.sigma_max, math.exp(training["sigma_mean"] + HIGHEST * training["sigma_std"]))
 
 
-def sigmas(model: Model, settings: Sampling) -> list[float]:
+def sigma_schedule(model: Model, settings: Sampling) -> list[float]:
     """The noise levels of a run, from the highest that the training reached; "own" are those of a checkpoint's scheduler.
 
     A student has those that it was made for.
     """
     if settings.student:
-        return list(student_of(model.meta)["levels"])
+        return list(student_plan(model.meta)["levels"])
     if settings.schedule == "own" and "scheduler" in model.meta:
         return pipeline_folder.sigmas(model.meta, settings.steps)
     known = {"karras": schedule.karras, "exponential": schedule.exponential}
     if settings.schedule not in known:
         raise Error(f"A schedule is one of {', '.join(known)}; found '{settings.schedule}'.")
-    return known[settings.schedule](settings.steps, highest(model), max(model.denoiser.spec.sigma_min, SIGMA_MIN))
+    return known[settings.schedule](settings.steps, highest_sigma(model), max(model.denoiser.spec.sigma_min, SIGMA_MIN))
 
 
-def conditions(model: Model, domain: ModuleType, rows: Sequence[Annotation]) -> tuple[Cond, Cond]:
-    """The fields of some annotations and those of nothing stated, as the backend's arrays.
+def encode_conditions(model: Model, domain: ModuleType, rows: Sequence[Annotation]) -> tuple[Cond, Cond]:
+    """The condition fields of some annotations and those of none (unconditional), as the backend's arrays.
 
-    Each prompt is encoded once, and so is the empty one, which states nothing.
+    Each prompt is encoded once, and so is the empty one, which is unconditional.
     """
-    known, vocabulary = without_text(model.denoiser.spec.fields), labels.of(model.meta, domain)
-    wanted, null = (
+    known, vocabulary = label_fields(model.denoiser.spec.fields), labels.vocabulary_of(model.meta, domain)
+    cond, null = (
         {k: model.asarray(v) for k, v in domain.condition(annotations, known, vocabulary).items()}
         for annotations in (rows, [Annotation()] * len(rows))
     )
@@ -116,12 +112,12 @@ def conditions(model: Model, domain: ModuleType, rows: Sequence[Annotation]) -> 
         texts = [row.text or "" for row in rows]
         different = ["", *sorted(set(texts) - {""})]
         hidden = model.text(different)
-        wanted[TEXT] = hidden[[different.index(text) for text in texts]]
+        cond[TEXT] = hidden[[different.index(text) for text in texts]]
         null[TEXT] = hidden[[0] * len(texts)]
-    return wanted, null
+    return cond, null
 
 
-def without_text(fields: Mapping[str, Field]) -> dict[str, Field]:
+def label_fields(fields: Mapping[str, Field]) -> dict[str, Field]:
     """The fields that a domain makes of labels; those of the text are the text encoder's."""
     return {name: field for name, field in fields.items() if name != TEXT}
 
@@ -139,17 +135,17 @@ def sample(
 
     coherence: the part of the noise's variance that all samples of the seed share.
     """
-    levels, spec = sigmas(model, settings), model.denoiser.spec
+    levels, spec = sigma_schedule(model, settings), model.denoiser.spec
     images = []
     for first in range(0, len(rows), BATCH):
         part = slice(first, first + BATCH)
-        wanted, null = conditions(model, domain, rows[part])
+        cond, null = encode_conditions(model, domain, rows[part])
         if settings.student:
             assert model.student is not None
-            denoise = guidance.conditioned(model.student, wanted)
+            denoise = guidance.conditioned(model.student, cond)
         else:
-            denoise = guidance.classifier_free(model.denoiser, wanted, null, settings.guidance)
-        denoise = guidance.watched(denoise, lambda *_: watch())
+            denoise = guidance.classifier_free(model.denoiser, cond, null, settings.guidance)
+        denoise = guidance.with_callback(denoise, lambda *_: watch())
         noise: Draws = Seeded(settings.seed, indices[part], spec.shape, model.asarray)
         if coherence > 0:
             noise = _Shared(noise, Seeded(settings.seed, [COMMON], spec.shape, model.asarray), coherence)
@@ -160,34 +156,41 @@ def sample(
     return np.clip(np.concatenate(images), -1, 1).astype(np.float32)
 
 
-def filled(
+def rejection_sample(
     model: Model, domain: ModuleType, rows: Sequence[Annotation], settings: Sampling, coherence: float = 0.0,
-    gates: Sequence[Gate] = (), watch: Callable[[str, int, int], None] = lambda *_: None,
-) -> Filled:  # fmt: skip
+    gates: Sequence[Gate] = (), watch: Watch = lambda *_: None,
+) -> Samples:  # fmt: skip
     """An image for every annotation, drawn again until every gate lets it pass. Errors: a place that no draw fills."""
     count = len(rows)
     images = np.zeros((count, *image_shape(model.meta)), np.float32)
     similarity = np.full(count, math.nan)
-    turned_away = {gate.name: 0 for gate in gates}
+    rejections = {gate.name: 0 for gate in gates}
     places, draws = np.arange(count), 0
     for draw in range(MOST_DRAWS):
-        wanted = [rows[p] for p in places]
-        step = counted(watch, "sampling" if draw == 0 else f"draw {draw + 1}", len(places), settings)
+        wanted = [rows[p] for p in places.tolist()]
+        step = evaluation_counter(watch, draw, len(places), settings)
         drawn = sample(model, domain, wanted, settings, [draw * count + int(p) for p in places], coherence, step)
         draws += len(places)
         kept = np.ones(len(places), bool)
         for gate in gates:
             verdict = gate.judge(drawn, wanted)
-            turned_away[gate.name] += int((~verdict.kept).sum())
+            rejections[gate.name] += int((~verdict.kept).sum())
             kept &= verdict.kept
             similarity[places] = np.where(np.isnan(verdict.similarity), similarity[places], verdict.similarity)
         images[places[kept]] = drawn[kept]
         places = places[~kept]
         if not len(places):
-            return Filled(images, similarity, draws, turned_away)
+            return Samples(images, similarity, draws, rejections)
     raise Error(
         f"{'; '.join(gate.rule for gate in gates)}; {len(places)} of {count} found none in {MOST_DRAWS} draws. "
         "Take another --seed, or fewer -n."
+    )
+
+
+def evaluation_counter(watch: Watch, draw: int, images: int, settings: Sampling) -> Callable[[], None]:
+    """What is called once an evaluation while so many images are sampled, for the draw of that number."""
+    return counter(
+        watch, "sampling" if draw == 0 else f"draw {draw + 1}", -(-images // BATCH) * evaluations_of_walk(settings)
     )
 
 
@@ -201,17 +204,3 @@ class _Shared:
 
     def __call__(self, step: int, purpose: int = Purpose.SAMPLER, /) -> Array:
         return math.sqrt(1 - self.part) * self.own(step, purpose) + math.sqrt(self.part) * self.common(step, purpose)
-
-
-def counted(
-    watch: Callable[[str, int, int], None], label: str, images: int, settings: Sampling
-) -> Callable[[], None]:  # fmt: skip
-    """What is called once an evaluation of so many images, and tells watch(label, done, of)."""
-    of, done = -(-images // BATCH) * walked(settings), 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        watch(label, done, of)
-
-    return step

@@ -4,9 +4,8 @@ passed the gate of `diffgraft export`."""
 from __future__ import annotations
 
 import importlib.util
-import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from export import record
@@ -14,7 +13,7 @@ from toolkit.diffusion.model import Model
 from toolkit.example import Error, Note
 from toolkit.models.folder import fingerprint
 
-__all__ = ["PRECISIONS", "fastest", "names", "open_as", "parsed"]
+__all__ = ["PRECISIONS", "backend_names", "fastest", "open_as", "parse_backend"]
 
 PRECISIONS = {
     "onnx": ("fp32", "fp16", "bf16", "int8"),
@@ -31,13 +30,13 @@ GAIN = 1.05
 """So many times as fast as onnx in fp32 has to be what is taken instead of it."""
 
 
-def names() -> list[str]:
+def backend_names() -> list[str]:
     """All that a backend may be called."""
     plain = [f"{name}:{p}" for name, precisions in PRECISIONS.items() for p in precisions if name != "torch"]
     return ["auto", *PRECISIONS, *plain]
 
 
-def parsed(backend: str) -> tuple[str, str]:
+def parse_backend(backend: str) -> tuple[str, str]:
     """Name and precision of what is written name or name:precision."""
     name, _, precision = backend.partition(":")
     if name not in PRECISIONS:
@@ -49,7 +48,15 @@ def parsed(backend: str) -> tuple[str, str]:
 
 def open_as(root: Path, name: str, precision: str) -> Model:
     """A model folder with one backend."""
-    return OPEN[name](root, precision)
+    if name == "torch":
+        if importlib.util.find_spec("torch") is None:
+            raise Error("The torch backend needs torch, which is not installed: pip install 'diffgraft[train]'")
+        from toolkit.networks import folder
+
+        return folder.open(root)
+    from export.runtime import openvino, ort, trt
+
+    return {"onnx": ort, "openvino": openvino, "tensorrt": trt}[name].open(root, precision=precision)
 
 
 def fastest(root: Path) -> Model | None:
@@ -72,7 +79,7 @@ def _faster(root: Path) -> Iterator[tuple[str, str]]:
         return
     ratios = {
         (each.target, each.precision): each.ratio
-        for each in record.passed(root, fingerprint(root))
+        for each in record.valid_exports(root, fingerprint(root))
         if each.fuse == "none" and each.precision in PRECISIONS.get(each.target, ())
     }
     least = GAIN * ratios.pop(("onnx", "fp32"), 1.0)
@@ -92,37 +99,3 @@ def _there(name: str, precision: str) -> bool:
     from export.runtime import openvino
 
     return openvino.supports(precision)
-
-
-def _onnx(root: str | os.PathLike[str], precision: str) -> Model:
-    from export.runtime import ort
-
-    return ort.open(root, precision=precision)
-
-
-def _openvino(root: str | os.PathLike[str], precision: str) -> Model:
-    from export.runtime import openvino
-
-    return openvino.open(root, precision=precision)
-
-
-def _tensorrt(root: str | os.PathLike[str], precision: str) -> Model:
-    from export.runtime import trt
-
-    return trt.open(root, precision=precision)
-
-
-def _torch(root: str | os.PathLike[str], precision: str) -> Model:
-    if importlib.util.find_spec("torch") is None:
-        raise Error("The torch backend needs torch, which is not installed: pip install 'diffgraft[train]'")
-    from toolkit.networks import folder
-
-    return folder.open(root)
-
-
-OPEN: dict[str, Callable[[Path, str], Model]] = {
-    "onnx": _onnx,
-    "openvino": _openvino,
-    "tensorrt": _tensorrt,
-    "torch": _torch,
-}

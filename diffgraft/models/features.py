@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 
 from toolkit.diffusion.model import Model
-from toolkit.evaluation.features import cached
-from toolkit.evaluation.finite import finite
+from toolkit.evaluation.features import cached_features
+from toolkit.evaluation.finite import check_finite
 from toolkit.example import Error
 from toolkit.models.folder import read_meta
 
-__all__ = ["Backbone", "backbone", "cache_folder", "described"]
+__all__ = ["Backbone", "cache_folder", "extract_features", "load_backbone"]
 
 BATCH = 64
 
-Describe = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+Extract = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """Images (n, C, H, W) in [-1, 1] -> features (n, D) and, if the network names classes, log_probability (n, classes)."""
 
 
@@ -39,31 +39,31 @@ class Backbone:
 
     name: str
     fingerprint: str
-    describe: Describe
+    extract: Extract
     target: str = ""
     classes: Sequence[str] = ()
     cache: Path | None = None
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Features (n, D) of images (n, C, H, W)."""
-        return self.measured(images)[0]
+        return self.predict(images)[0]
 
-    def measured(
+    def predict(
         self, images: np.ndarray, watch: Callable[[int], object] = lambda _: None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Features (n, D) and log-probabilities (n, classes), from the cache where it has them."""
 
         def joined(batch: np.ndarray) -> np.ndarray:
-            found = self.describe(batch)
+            found = self.extract(batch)
             named = [found["log_probability"]] if self.classes else []
             return np.concatenate([found["features"], *named], 1)
 
-        values = cached(joined, images, self.fingerprint, self.cache, watch=watch).values
+        values = cached_features(joined, images, self.fingerprint, self.cache, watch=watch).values
         dimensions = values.shape[1] - len(self.classes)
         return values[:, :dimensions], values[:, dimensions:]
 
 
-def backbone(model: Path | None, features: Path | None, cache: Path | None = None) -> Backbone:
+def load_backbone(model: Path | None, features: Path | None, cache: Path | None = None) -> Backbone:
     """The ONNX file `features` if there is one, else the feature network of the folder `model`.
 
     cache: where features are kept; None keeps nothing. Errors: neither given, a model without a feature network, a
@@ -84,12 +84,12 @@ def backbone(model: Path | None, features: Path | None, cache: Path | None = Non
         raise Error(
             f"The feature network of {root} runs without torch once exported: diffgraft export {root} --to onnx"
         )
-    describe = _graph(root / "features.onnx") if ready else _module(root)
+    extract = _graph(root / "features.onnx") if ready else _module(root)
     weights = hashlib.sha256((root / "features.safetensors").read_bytes()).hexdigest()
-    return Backbone(f"features of {root.name}", weights, describe, target, tuple(classes), cache)
+    return Backbone(f"features of {root.name}", weights, extract, target, tuple(classes), cache)
 
 
-def described(model: Model, images: np.ndarray) -> dict[str, np.ndarray]:
+def extract_features(model: Model, images: np.ndarray) -> dict[str, np.ndarray]:
     """What the network of an opened model says of images (n, C, H, W), but for its maps, a batch at a time.
 
     Errors: a model without a feature network, an answer that is not finite.
@@ -102,7 +102,7 @@ def described(model: Model, images: np.ndarray) -> dict[str, np.ndarray]:
     parts = [model.features(model.asarray(images[n : n + BATCH])) for n in range(0, len(images), BATCH)]
     names = [name for name in parts[0] if not name.startswith("level")]  # its maps would fill the memory
     found = {name: np.concatenate([model.asnumpy(part[name]) for part in parts]) for name in names}
-    return {name: finite(value, "values of a feature network") for name, value in found.items()}
+    return {name: check_finite(value, "values of a feature network") for name, value in found.items()}
 
 
 def cache_folder() -> Path:
@@ -112,16 +112,16 @@ def cache_folder() -> Path:
 
 def _foreign(path: Path, cache: Path | None) -> Backbone:
     """Any graph: its first input is the image (n, C, H, W) in [-1, 1], its first output, flattened, the features."""
-    describe = _graph(path)
+    extract = _graph(path)
 
     def flattened(images: np.ndarray) -> dict[str, np.ndarray]:
-        first = next(iter(describe(images).values()))
+        first = next(iter(extract(images).values()))
         return {"features": first.reshape(len(images), -1)}
 
     return Backbone(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), flattened, cache=cache)
 
 
-def _graph(path: Path) -> Describe:
+def _graph(path: Path) -> Extract:
     if not path.is_file():
         raise Error(f"A feature network is an ONNX file; '{path}' is not there.")
     try:
@@ -151,7 +151,7 @@ def _graph(path: Path) -> Describe:
     return run
 
 
-def _module(root: Path) -> Describe:
+def _module(root: Path) -> Extract:
     import torch
 
     from toolkit.networks.folder import load_part

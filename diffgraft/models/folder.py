@@ -18,7 +18,7 @@ __all__ = ["domain", "domain_of", "meta"]
 def meta(root: str | os.PathLike[str]) -> dict[str, Any]:
     """model.json of a model folder, or what a Stable Diffusion pipeline would have there as a model of grey films."""
     if pipeline_folder.is_pipeline(root):
-        return pipeline_folder.meta(root, channels=1)
+        return pipeline_folder.read_meta(root, channels=1)
     return read_meta(Path(root))
 
 

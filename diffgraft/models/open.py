@@ -22,7 +22,7 @@ def open(root: str | os.PathLike[str], backend: str = "auto") -> Model:
     with torch, as a model of grey films.
     """
     root = Path(root)
-    name, precision = ("auto", "") if backend == "auto" else backends.parsed(backend)
+    name, precision = ("auto", "") if backend == "auto" else backends.parse_backend(backend)
     if pipeline_folder.is_pipeline(root):
         return _pipeline(root, name)
     if name != "auto":

@@ -7,6 +7,7 @@ with it. Each picture is decoded once, so that a damaged one is put aside and no
     OUT/images/<id>.*       with instances.json, or Annotations/<id>.xml, or labels/<id>.txt and data.yaml
     OUT/metadata.csv        group, synthetic, provenance of each picture, which not every format has a place for
     OUT/conversion.json     what was read and written, and how much of it
+    OUT/request.json        the request, from which the run is repeated
 """
 
 from __future__ import annotations
@@ -16,19 +17,21 @@ import json
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps, PngImagePlugin
 
-from diffgraft.preparation.quarantine import quarantine
+from diffgraft.preparation.quarantine import Aside, quarantine
+from diffgraft.requests import ConversionRequest, record
+from diffgraft.requests.verb import Call, verb
 from toolkit.data import dataset, xmp
 from toolkit.example import Error, Provenance
 from toolkit.formats import boxed
 from toolkit.formats.boxed import Picture, Row
 
-__all__ = ["FILE", "Converted", "convert", "told"]
+__all__ = ["FILE", "ConversionResult", "convert"]
 
 FILE = "conversion.json"
 
@@ -37,7 +40,7 @@ SAVED = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConversionResult:
     """What was counted. source: the format that was read. classes: name -> boxes. aside: (file, reason) of what was left out."""
 
     source: str
@@ -48,37 +51,38 @@ class Converted:
     turned: int
     aside: tuple[tuple[str, str], ...]
 
+    def summary(self, out: Path) -> list[str]:
+        """What was counted, as lines for a person."""
+        lines = [f"{count:8} {name}" for name, count in self.classes.items()]
+        lines.append(f"{self.pictures} pictures with {self.boxes} boxes, {self.source} to {self.target}, in {out}")
+        if self.turned:
+            lines.append(f"{self.turned} turned by their EXIF orientation and written upright, as PNG")
+        return lines
 
-def convert(
-    raw: str | Path,
-    out: str | Path,
-    target: str,
-    source: str | None = None,
-    watch: Callable[[int, int], object] = lambda *_: None,
-    overwrite: bool = False,
-) -> Converted:
-    """Write the pictures and boxes of a folder in another format; returns what was counted.
 
-    target, source: of boxed.FORMATS; source is found by what is there unless given. watch(done, of) is called once a
-    picture. Errors: no usable picture, an unknown format; then nothing is written.
+@verb(ConversionRequest)
+def convert(request: ConversionRequest, call: Call) -> ConversionResult:
+    """Write the pictures and boxes of a folder in another format.
+
+    The format of the source is found by what is there unless it is given. Errors: no usable picture, an unknown format;
+    then nothing is written.
     """
-    raw, out = Path(raw), Path(out)
+    raw, target = request.raw, request.target
     if target not in boxed.FORMATS:
         raise Error(f"A format of boxes is one of {', '.join(boxed.FORMATS)}; found '{target}'.")
-    aside: list[tuple[str, str]] = []
+    aside: Aside = []
 
     def put_aside(name: str, reason: str) -> None:
         aside.append((name, reason))
 
-    module, writer = boxed.find(raw, source), boxed.find(raw, target)
+    module, writer = boxed.find_format(raw, request.source), boxed.find_format(raw, target)
     found = module.listing(raw, put_aside)
-    read = module.__name__.rpartition(".")[2]
     pictures: list[Picture] = []
     turned = 0
-    with dataset.staged(out, overwrite, signs=(FILE,), needed=[raw]) as folder:
+    with dataset.staged_folder(request.out, request.overwrite, signs=(FILE,), needed=[raw]) as folder:
         (folder / "images").mkdir()
         by_id = {row.id: row for row in found.rows}
-        for example in boxed.examples(found.rows, put_aside, watch):
+        for example in boxed.examples(found.rows, put_aside, lambda done, of: call.watch("copying", done, of)):
             row = by_id[example.id]
             file = _copied(row, folder, example.provenance)
             turned += row.orientation > 1
@@ -89,14 +93,23 @@ def convert(
             first = f" The first put aside, {aside[0][0]}: {aside[0][1]}" if aside else ""
             raise Error(f"A conversion needs one usable picture or more; '{raw}' has none.{first}")
         writer.annotate(folder, pictures, found.names)
-        boxed.tabled(folder, pictures)
+        boxed.write_metadata(folder, pictures)
         quarantine(folder, aside)
         classes = Counter(dict.fromkeys(found.names, 0))
         classes.update(name for picture in pictures for name in picture.boxes.names)
-        made = Converted(read, target, len(pictures), classes.total(), dict(classes), turned, tuple(aside))
-        facts = dataclasses.asdict(made) | {"raw": str(raw.absolute()), "aside": len(aside)}
+        result = ConversionResult(
+            source=module.__name__.rpartition(".")[2],
+            target=target,
+            pictures=len(pictures),
+            boxes=classes.total(),
+            classes=dict(classes),
+            turned=turned,
+            aside=tuple(aside),
+        )
+        facts = dataclasses.asdict(result) | {"raw": str(raw.absolute()), "aside": len(aside)}
         (folder / FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    return made
+        record.save(folder, "convert", request)
+    return result
 
 
 def _copied(row: Row, folder: Path, made: Provenance | None) -> str:
@@ -108,7 +121,7 @@ def _copied(row: Row, folder: Path, made: Provenance | None) -> str:
     file = f"images/{row.id}.png"
     marks = PngImagePlugin.PngInfo()
     if made is not None:
-        marks.add_itxt(xmp.KEYWORD, xmp.mark(made))
+        marks.add_itxt(xmp.KEYWORD, xmp.packet(made))
     with warnings.catch_warnings(), Image.open(row.path) as stored:
         warnings.simplefilter("ignore")  # of a camera's odd metadata
         upright = ImageOps.exif_transpose(stored)
@@ -122,12 +135,3 @@ def _depth(path: Path) -> int:
     """Channels as Pascal VOC counts them: 1 of a grey picture, 3 of any other."""
     with Image.open(path) as file:
         return 1 if file.mode in ("1", "L", "LA", "F") or file.mode.startswith("I") else 3
-
-
-def told(made: Converted, out: Path) -> Sequence[str]:
-    """The lines that a person is told."""
-    lines = [f"{count:8} {name}" for name, count in made.classes.items()]
-    lines.append(f"{made.pictures} pictures with {made.boxes} boxes, {made.source} to {made.target}, in {out}")
-    if made.turned:
-        lines.append(f"{made.turned} turned by their EXIF orientation and written upright, as PNG")
-    return lines

@@ -5,20 +5,23 @@ from __future__ import annotations
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from diffgraft.models.folder import domain
-from diffgraft.preparation.quarantine import quarantine
+from diffgraft.preparation.quarantine import Aside, quarantine
+from diffgraft.requests import PreparationRequest, record
+from diffgraft.requests.base import overrides
+from diffgraft.requests.verb import Call, verb
 from toolkit.data import dataset, labels
 from toolkit.data.labels import Vocabulary
 from toolkit.diffusion.model import BOXES
 from toolkit.example import Error, Example
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["PreparationResult", "prepare"]
 
 
 OURS = ("root", "aside", "watch")
@@ -26,7 +29,7 @@ OURS = ("root", "aside", "watch")
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparationResult:
     """What was counted.
 
     classes: class of the domain's target -> samples, every class of the vocabulary among them, and "unknown" where it
@@ -43,29 +46,23 @@ class Prepared:
     objects: Mapping[str, int] = field(default_factory=dict)
 
 
-def prepare(
-    name: str,
-    raw: str | Path,
-    data: str | Path,
-    watch: Callable[[int, int], object] = lambda *_: None,
-    overwrite: bool = False,
-    **options: object,
-) -> Prepared:
-    """Read the raw files of a domain and write them as a data set; returns what was counted.
+@verb(PreparationRequest)
+def prepare(request: PreparationRequest, call: Call) -> PreparationResult:
+    """Read the raw files of a domain and write them as a data set.
 
-    options: of the domain's `read`; None is not given. watch(done, of) is called once a file. Errors: an option that
-    the domain does not take, no usable file; then nothing is written.
+    Errors: an option that the domain does not take, no usable file; then nothing is written.
     """
-    raw, data = Path(raw), Path(data)
+    raw, name = request.raw, request.domain
     if not raw.exists():
         raise Error(f"Raw files are read from a folder; '{raw}' does not exist. Check the path.")
     module = domain(name)
-    resolved = _resolved(name, module, options)
-    vocabulary = module.vocabulary(raw, **resolved)
+    given = overrides(request, "contrast", "size", "only", "crop")
+    options = _resolved(name, module, given | ({"only": [*request.only]} if request.only else {}))
+    vocabulary = module.vocabulary(raw, **options)
     classes: dict[str, int] = dict.fromkeys(vocabulary.get(module.TARGET, ()), 0)
     groups: set[str] = set()
     objects: Counter[str] = Counter()
-    aside: list[tuple[str, str]] = []
+    aside: Aside = []
 
     def put_aside(source: str, reason: str) -> None:
         aside.append((source, reason))
@@ -83,13 +80,14 @@ def prepare(
             raise Error(_nothing(raw, aside))
 
     write = getattr(module, "write", _write)  # a domain with a format of its own writes that, with the same manifest
-    with dataset.staged(data, overwrite, needed=[raw]) as folder:
-        found = module.read(raw, **resolved, aside=put_aside, watch=watch)
-        facts = {"domain": name, "raw": str(raw.absolute()), "options": resolved, "classes": classes}
+    with dataset.staged_folder(request.data, request.overwrite, needed=[raw]) as folder:
+        found = module.read(raw, **options, aside=put_aside, watch=lambda done, of: call.watch("reading", done, of))
+        facts = {"domain": name, "raw": str(raw.absolute()), "options": options, "classes": classes}
         facts |= {"objects": objects} if BOXES in module.fields(vocabulary) else {}
         samples = write(counted(found), folder, vocabulary, **facts)
         quarantine(folder, aside)
-    return Prepared(samples, len(groups), classes, vocabulary, tuple(aside), resolved, objects)
+        record.save(folder, "prepare", request)
+    return PreparationResult(samples, len(groups), classes, vocabulary, tuple(aside), options, objects)
 
 
 def _write(found: Iterable[Example], root: Path, vocabulary: Vocabulary, **description: Any) -> int:
@@ -99,10 +97,9 @@ def _write(found: Iterable[Example], root: Path, vocabulary: Vocabulary, **descr
 def _resolved(name: str, module: ModuleType, given: Mapping[str, object]) -> dict[str, object]:
     """Every option of the domain's `read`, as given or by default."""
     known = {k: p.default for k, p in inspect.signature(module.read).parameters.items() if k not in OURS}
-    wanted = {k: v for k, v in given.items() if v is not None}
-    for option in wanted.keys() - known.keys():
+    for option in given.keys() - known.keys():
         raise Error(f"The domain {name} takes {_flags(known)}; found {_flags([option])}. Leave it out.")
-    return known | wanted
+    return {**known, **given}
 
 
 def _flags(options: Iterable[str]) -> str:

@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["QUARANTINE", "quarantine"]
+__all__ = ["QUARANTINE", "Aside", "quarantine"]
 
+Aside = list[tuple[str, str]]
+"""(source, reason) of each file that could not be used; filled as they are met."""
 
 QUARANTINE = "quarantine.jsonl"
 """Beside manifest.jsonl, one line a file that was put aside: source, reason."""

@@ -45,7 +45,7 @@ def mark(shape: str, x: float, y: float, size: float, style: str = "") -> str:
 
 def text(x: float, y: float, words: str, anchor: str = "start", more: str = "") -> str:
     """A line of text that starts, ends or has its middle at x. more: further attributes."""
-    return f'<text x="{x:.6g}" y="{y:.6g}" text-anchor="{anchor}"{more}>{escape(words)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{escape(words)}</text>'
 
 
 def svg(body: str, width: float, height: float, label: str, more: str = "") -> str:

@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from toolkit.example import Error
 
-__all__ = ["Block", "Facts", "Section", "Table", "Text", "format_number"]
+__all__ = ["Block", "Estimate", "Facts", "Section", "Table", "Text", "format_difference", "format_number"]
 
 
 class Block(Protocol):
@@ -22,6 +22,18 @@ class Block(Protocol):
     def html(self, key: str) -> str:
         """The block as HTML. key: unique in the page, [a-z0-9], the prefix of every id inside."""
         ...
+
+
+@runtime_checkable
+class Estimate(Protocol):
+    """A figure with its interval, each None where undefined, such as `toolkit.evaluation.anomaly.Interval`."""
+
+    @property
+    def value(self) -> float | None: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -46,15 +58,20 @@ class Text:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names with their values, as a definition list. Nested mappings are shown with dotted names."""
+    """Names with their values, as a definition list. Nested mappings are shown with dotted names.
+
+    skip_missing: leave out what is None or NaN, instead of a dash.
+    """
 
     values: Mapping[str, Any]
     caption: str = ""
+    skip_missing: bool = False
 
     def html(self, key: str) -> str:
         rows = "".join(
             f"<div><dt>{escape(name)}</dt><dd>{escape(format_value(value))}</dd></div>"
             for name, value in _flat(self.values)
+            if not (self.skip_missing and is_missing(value))
         )
         caption = f"<h3>{escape(self.caption)}</h3>" if self.caption else ""
         return f'<div class="block">{caption}<dl class="facts">{rows}</dl></div>'
@@ -63,6 +80,8 @@ class Facts:
 @dataclass(frozen=True)
 class Table:
     """Rows under a header. Columns of numbers are right-aligned with equal decimals; None and NaN are a dash.
+
+    A cell may be an `Estimate`, written with its interval; one without a value is a dash.
 
     best: column -> "max" or "min": its best cell is bold. A cell such as "0.69 [0.61, 0.75]" counts by its first
         number.
@@ -113,7 +132,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float | np.floating) and math.isnan(value))
+    """Whether it is shown as a dash: None, NaN, or an estimate that has no value."""
+    if isinstance(value, float | np.floating):
+        return math.isnan(float(value))
+    return value is None or (isinstance(value, Estimate) and value.value is None)
 
 
 def format_value(value: Any) -> str:
@@ -123,8 +145,8 @@ def format_value(value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, float | np.floating):
-        return format_number(value)
-    if isinstance(value, list | tuple):
+        return format_number(float(value))
+    if type(value) in (list, tuple):  # a named tuple writes itself
         return ", ".join(format_value(item) for item in value)
     return str(value)
 
@@ -132,6 +154,13 @@ def format_value(value: Any) -> str:
 def format_number(value: float, digits: int = 4) -> str:
     """Four significant digits, no exponent where none is needed, a true minus sign."""
     return f"{float(value):.{digits}g}".replace("-", "−") if math.isfinite(value) else str(value)
+
+
+def format_difference(gap: Estimate | None) -> str | None:
+    """A difference with its sign and interval, "+0.012 [-0.01, +0.03]"; None where there is none."""
+    if gap is None or gap.value is None:
+        return None
+    return f"{gap.value:+.3f}" + ("" if gap.low is None else f" [{gap.low:+.2f}, {gap.high:+.2f}]")
 
 
 def _leading(value: Any) -> float | None:

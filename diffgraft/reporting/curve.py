@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 
-from diffgraft.reporting.axes import axis
+from diffgraft.reporting.axes import axis, figure, legend, svg, text
 from diffgraft.reporting.block import Text, format_number
 
 __all__ = ["Curve"]
@@ -22,11 +21,11 @@ _POINTS = 600  # a series of a curve; beyond that its extremes per bin are kept
 class Curve:
     """Lines over one pair of axes, as SVG.
 
-    series: name -> points (x, y). A y that is not finite, or not positive on a log axis, is a gap in the line.
+    series: name -> points (x, y). A y that is None, not finite, or not positive on a log axis, is a gap in the line.
     log_x, log_y: logarithmic axes.
     """
 
-    series: Mapping[str, Sequence[tuple[float, float]]]
+    series: Mapping[str, Sequence[tuple[float, float | None]]]
     xlabel: str
     ylabel: str
     caption: str = ""
@@ -50,36 +49,29 @@ class Curve:
             return top + height - (value - y_low) / (y_high - y_low) * height
 
         grid = "".join(
-            f'<path class="grid" d="M{left} {down(at):.1f}h{width}"/>'
-            f'<text x="{left - 8}" y="{down(at) + 4:.1f}" text-anchor="end">{escape(name)}</text>'
+            f'<path class="grid" d="M{left} {down(at):.1f}h{width}"/>' + text(left - 8, down(at) + 4, name, "end")
             for at, name in y_ticks
         ) + "".join(
             f'<path class="tick" d="M{across(at):.1f} {top + height}v5"/>'
-            f'<text x="{across(at):.1f}" y="{top + height + 19}" text-anchor="middle">{escape(name)}</text>'
+            + text(across(at), top + height + 19, name, "middle")
             for at, name in x_ticks
         )
         drawn = "".join(
             f'<path class="line c{index % 6}" d="{_polyline(across(line[:, 0]), down(line[:, 1]))}"/>'
             for index, line in enumerate(lines.values())
         )
-        legend = "".join(
-            f'<li><svg viewBox="0 0 26 8" width="26" height="8" aria-hidden="true">'
-            f'<path class="line c{index % 6}" d="M1 4h24"/></svg>{escape(name)}</li>'
-            for index, name in enumerate(lines)
+        turned = f' transform="translate(13 {top + height / 2}) rotate(-90)"'
+        body = (
+            f'{grid}<path class="axis" d="M{left} {top + height}h{width}"/>{drawn}'
+            + text(left + width / 2, 294, self.xlabel, "middle")
+            + text(0, 0, self.ylabel, "middle", turned)
         )
-        title = f"<h3>{escape(self.caption)}</h3>" if self.caption else ""
-        what = f"{self.caption or self.ylabel}: {self.ylabel} over {self.xlabel}, {', '.join(lines)}"
-        return (
-            f'<figure class="block curve">{title}<div class="wide"><svg viewBox="0 0 560 300" role="img" '
-            f'aria-label="{escape(what)}">{grid}<path class="axis" d="M{left} {top + height}h{width}"/>{drawn}'
-            f'<text x="{left + width / 2}" y="294" text-anchor="middle">{escape(self.xlabel)}</text>'
-            f'<text transform="translate(13 {top + height / 2}) rotate(-90)" text-anchor="middle">'
-            f"{escape(self.ylabel)}</text></svg></div>"
-            f'<ul class="legend">{legend}</ul></figure>'
-        )
+        label = f"{self.caption or self.ylabel}: {self.ylabel} over {self.xlabel}, {', '.join(lines)}"
+        keys = [(f'<path class="line c{index % 6}" d="M1 4h24"/>', name) for index, name in enumerate(lines)]
+        return figure(svg(body, 560, 300, label), self.caption, legend(keys))
 
 
-def _drawable(points: Sequence[tuple[float, float]], log_x: bool, log_y: bool) -> np.ndarray:
+def _drawable(points: Sequence[tuple[float, float | None]], log_x: bool, log_y: bool) -> np.ndarray:
     """(N, 2) in axis units: log10 where asked, NaN where there is nothing to draw, long series thinned."""
     line = np.array(points, dtype=float).reshape(-1, 2)
     for column, log in ((0, log_x), (1, log_y)):

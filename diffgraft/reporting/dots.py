@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -46,18 +47,18 @@ class ForestPlot:
 
         parts: list[str] = []
         for title, panel in panels.items():
-            parts.append(text(left - 10, y + 13, title, "end", ' font-weight="600"'))
+            parts.append(text(left - 10, y + 13, title, "end", ' style="font-weight:600"'))
             y += _ROW
-            top = y
+            ends = f"{y}V{y + _ROW * len(panel)}"
+            parts += [f'<path class="grid" d="M{across(tick):.1f} {ends}"/>' for tick in ticks]
             for name, (value, lower, upper) in panel:
                 middle, ink = y + _ROW / 2, colour(self.colours(title, name))
                 parts.append(text(left - 10, middle + 4, name[:36], "end"))
                 if lower is not None and upper is not None:
-                    ends = f"M{across(lower):.1f} {middle:.1f}H{across(upper):.1f}"
-                    parts.append(f'<path d="{ends}" style="stroke:{ink};stroke-width:2"/>')
+                    line = f"M{across(lower):.1f} {middle:.1f}H{across(upper):.1f}"
+                    parts.append(f'<path d="{line}" style="stroke:{ink};stroke-width:2"/>')
                 parts.append(mark("circle", across(value), middle, 4.5, f"fill:{ink}"))
                 y += _ROW
-            parts += [f'<path class="grid" d="M{across(tick):.1f} {top}V{y}"/>' for tick in ticks]
             y += _ROW / 2
         parts += [text(across(tick), y + 8, f"{tick:.1f}", "middle") for tick in ticks]
         count = sum(len(panel) for panel in panels.values())
@@ -69,13 +70,13 @@ class ForestPlot:
 class DotPlot:
     """A row a name, say a patient, a mark a series, on an axis from 0 to 1; the best row of the first series on top.
 
-    series: series -> name -> value, None where it has none. As many series as there are marks are drawn, `MOST`.
+    series: series -> name -> value, None where it has none. At most MOST are drawn: each has a mark of its own.
     """
 
     series: Mapping[str, Mapping[str, float | None]]
     caption: str
 
-    MOST = len(_SHAPES)
+    MOST: ClassVar[int] = len(_SHAPES)
 
     def html(self, key: str) -> str:
         series = dict(list(self.series.items())[: self.MOST])

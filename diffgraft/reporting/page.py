@@ -25,6 +25,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from diffgraft.reporting.axes import palette
 from diffgraft.reporting.block import Facts, Section
 
 __all__ = ["RESEARCH_USE", "Run", "write"]
@@ -74,15 +75,18 @@ def write(
 ) -> Path:
     """Write the report to `path` and return it. An existing file is replaced, whole or not at all.
 
-    run: how it was made, shown in the last section. notice: stays in sight on screen and on every printed page; give
-    RESEARCH_USE for anything medical. next_step: one line that says what to do now.
+    sections: those without a block are left out. run: how it was made, shown in the last section. notice: stays in
+    sight on screen and on every printed page; give RESEARCH_USE for anything medical. next_step: one line that says
+    what to do now.
     """
     path = Path(path)
     template = (Path(__file__).with_name("report.html")).read_text(encoding="utf-8")
     script = template.partition("<script>")[2].partition("</script>")[0]
-    every = [*sections, Section("How this was made", [run])]
+    every = [*(section for section in sections if section.blocks), Section("How this was made", [run])]
     page = Template(template).substitute(
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        light_palette=palette("light"),
+        dark_palette=palette("dark"),
         notice_css="".join(f"\\{ord(letter):x} " for letter in notice),
         title=escape(title),
         subtitle=f'<p class="lead">{escape(subtitle)}</p>' if subtitle else "",

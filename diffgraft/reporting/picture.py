@@ -11,7 +11,7 @@ from PIL import Image
 
 from toolkit.example import Error
 
-__all__ = ["data_uri", "encode", "reduce", "to_eight_bit", "to_picture"]
+__all__ = ["data_uri", "encode", "reduce", "side_by_side", "to_eight_bit", "to_picture"]
 
 
 def data_uri(picture: Image.Image, kind: str, **options: Any) -> str:
@@ -50,3 +50,9 @@ def reduce(picture: Image.Image, scale: float, how: Image.Resampling) -> Image.I
     if scale == 1:
         return picture
     return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), how)
+
+
+def side_by_side(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Two images (C, H, W) of one height as one, (C, H, W + W + 2), with white between them."""
+    gap = np.ones((left.shape[0], left.shape[1], 2), np.float32)
+    return np.concatenate([left.astype(np.float32), gap, right.astype(np.float32)], 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -28,6 +28,18 @@ class Sheet:
     columns: int = 8
     caption: str = ""
     side: int = 384
+
+    @classmethod
+    def of_rows(
+        cls, rows: Mapping[str, Sequence[np.ndarray]], caption: str = "", columns: int | None = None, side: int = 384
+    ) -> Sheet:
+        """Images below one another, a row a name, which is the caption of each of its images.
+
+        columns: those of the longest row where left out; rows that are shorter would then not lie below one another.
+        """
+        images = [image for row in rows.values() for image in row]
+        captions = [name for name, row in rows.items() for _ in row]
+        return cls(images, captions, columns or max((len(row) for row in rows.values()), default=1), caption, side)
 
     def __post_init__(self) -> None:
         if self.captions and len(self.captions) != len(self.images):

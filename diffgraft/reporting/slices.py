@@ -64,11 +64,9 @@ def mean_inside(anomaly: np.ndarray, head: np.ndarray) -> list[float]:
 
 def frame(interest: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns that hold everything of interest in any slice, with a margin of 4 % of the image."""
-    flat = interest.any(axis=0)
     spans = []
-    for axis in (0, 1):
-        size = flat.shape[axis]
-        filled = np.flatnonzero(flat.any(axis=1 - axis))
+    for axis, size in enumerate(interest.shape[1:], 1):
+        filled = np.flatnonzero(interest.any(axis=(0, 3 - axis)))
         margin = math.ceil(0.04 * size)
         span = (max(0, filled[0] - margin), min(size, filled[-1] + 1 + margin)) if len(filled) else (0, size)
         spans.append(slice(int(span[0]), int(span[1])))

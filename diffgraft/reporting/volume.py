@@ -12,6 +12,7 @@ from string import Template
 import numpy as np
 from PIL import Image
 
+from diffgraft.reporting.axes import legend
 from diffgraft.reporting.block import format_number
 from diffgraft.reporting.picture import data_uri, encode, reduce
 from diffgraft.reporting.slices import (
@@ -134,7 +135,10 @@ class Volume:
         start = int(scores.argmax()) if scores.any() else count // 2
         outlined = [("k", "Outlined" if self.threshold is None else "At or above the threshold")] * (mask is not None)
         reference = [("t", self.truth_name)] * (truth is not None)
-        keys = "".join(f"<li>{_swatch(letter)}{escape(name)}</li>" for letter, name in outlined + reference)
+        keys = legend(
+            (f'<path class="halo" d="M1 4h24"/><path class="{letter}" d="M1 4h24"/>', name)
+            for letter, name in outlined + reference
+        )
         window = f"Window {format_number(low)} to {format_number(high)}, the same for input and counterfactual."
         window += "" if scale == 1 else f" Shown reduced to {self.side} pixels; the files hold the full grid."
         return Template(_TEMPLATE.read_text(encoding="utf-8").rstrip("\n")).substitute(
@@ -147,7 +151,7 @@ class Volume:
             start=start,
             first=start + 1,
             label=escape(view.labels[start]),
-            said=view.scores[start],
+            score=view.scores[start],
             flip=view.stage("ic", start, "Input"),
             counterfactual=view.stage("c", start, "Counterfactual"),
             map=view.stage("ic" + view.over, start, "Anomaly map"),
@@ -155,7 +159,7 @@ class Volume:
             scrub=view.scrub(),
             score_name=escape(self.score_name),
             scale=_colour_bar(key, self.vmax, self.threshold, self.units),
-            keys=f'<ul class="legend">{keys}</ul>' if keys else "",
+            keys=keys,
             window=escape(window),
             bar_key=("Orange: slices with an outlined region. " if any(hits) else "")
             + (f"Green line: slices of {escape(self.truth_name)}." if any(refs) else ""),
@@ -262,13 +266,6 @@ def _outlines(ident: str, style: str, masks: np.ndarray, tall: float) -> list[st
     ]
 
 
-def _swatch(letter: str) -> str:
-    return (
-        f'<svg viewBox="0 0 26 8" width="26" height="8" aria-hidden="true"><path class="halo" d="M1 4h24"/>'
-        f'<path class="{letter}" d="M1 4h24"/></svg>'
-    )
-
-
 def _colour_bar(key: str, vmax: float, threshold: float | None, units: str) -> str:
     colour, opacity = colour_map()
     stops = "".join(
@@ -286,10 +283,10 @@ def _colour_bar(key: str, vmax: float, threshold: float | None, units: str) -> s
             f'<path class="mark" d="M{at:.1f} 15v18"/>'
             f'<text class="mark" x="{x:.1f}" y="10" text-anchor="{anchor}">threshold {format_number(threshold, 3)}</text>'
         )
-    said = f"Colour scale of the map in {units}, 0 to {format_number(vmax, 3)}"
-    said += "" if threshold is None else f", threshold {format_number(threshold, 3)}"
+    label = f"Colour scale of the map in {units}, 0 to {format_number(vmax, 3)}"
+    label += "" if threshold is None else f", threshold {format_number(threshold, 3)}"
     return (
-        f'<svg class="scale" viewBox="0 0 240 50" width="240" height="50" role="img" aria-label="{escape(said)}">'
+        f'<svg class="scale" viewBox="0 0 240 50" width="240" height="50" role="img" aria-label="{escape(label)}">'
         f'<defs><linearGradient id="{key}g">{stops}</linearGradient></defs>'
         f'<rect class="under" x="8" y="18" width="224" height="12"/>'
         f'<rect x="8" y="18" width="224" height="12" fill="url(#{key}g)"/>{mark}'

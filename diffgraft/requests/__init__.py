@@ -14,6 +14,7 @@ from diffgraft.requests.evaluation import (
 )
 from diffgraft.requests.generation import GenerationRequest, LayoutOptions
 from diffgraft.requests.preparation import ConversionRequest, PreparationRequest
+from diffgraft.requests.record import ReplayRequest
 from diffgraft.requests.training import DistillationRequest, TrainingRequest
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "GenerationRequest",
     "LayoutOptions",
     "PreparationRequest",
+    "ReplayRequest",
     "StepsRequest",
     "TrainingRequest",
 ]

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, dataclass_transform
 
 from toolkit.example import Error
 
-__all__ = ["as_json", "build", "converted", "load", "optional_path", "path", "request"]
+__all__ = ["as_json", "build", "converted", "load", "optional_path", "overrides", "path", "request"]
 
 T = TypeVar("T")
 
@@ -74,10 +74,10 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
     return kind(**values)
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, verb: str = "") -> dict[str, Any]:
     """The plain values of a request from a YAML or JSON file: a mapping of its fields, or the record of an earlier run.
 
-    Errors: a file that is not there, that is no YAML, or that holds something else.
+    Errors: a file that is not there, that is no YAML, that holds something else, or is the record of another verb than `verb`.
     """
     import yaml
 
@@ -87,10 +87,20 @@ def load(path: Path) -> dict[str, Any]:
         words = " ".join(str(problem).split())
         raise Error(f"A request is a YAML or JSON file; '{path}' cannot be read as one: {words}.") from problem
     if isinstance(content, dict) and isinstance(content.get("request"), dict):
+        if verb and content.get("verb", verb) != verb:
+            raise Error(
+                f"'{path}' is the record of 'diffgraft {content['verb']}', not of 'diffgraft {verb}'. Use that verb."
+            )
         content = content["request"]
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise Error(f"A request is a mapping of names to values, such as 'count: 60'; '{path}' holds something else.")
     return content
+
+
+def overrides(value: Any, *names: str) -> dict[str, Any]:
+    """Those of the fields `names` of a request that were given: not None. They change single settings."""
+    found = {name: getattr(value, name) for name in names}
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def as_json(value: Any) -> dict[str, Any]:

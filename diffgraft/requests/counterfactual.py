@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from diffgraft.requests.base import converted, path, request
+from toolkit.example import Error
 from toolkit.settings import Counterfactual
 
 __all__ = ["CounterfactualRequest"]
@@ -42,3 +44,9 @@ class CounterfactualRequest:
     force: bool = False
     backend: str = "auto"
     overwrite: bool = False
+
+    def validate(self) -> None:
+        if self.threshold is not None and not 0 < self.threshold < math.inf:
+            raise Error(
+                f"A threshold of the map is a number above 0; found {self.threshold}. Leave it out for the model's own."
+            )

@@ -1,12 +1,23 @@
-"""The request of export."""
+"""The request of export, and what may be asked for in it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from diffgraft.requests.base import converted, optional_path, path, request
+from toolkit.example import Error
 
-__all__ = ["ExportRequest"]
+__all__ = ["FUSES", "PRECISIONS", "TARGETS", "ExportRequest"]
+
+PRECISIONS = {
+    "onnx": ("fp32", "fp16", "bf16", "int8"),
+    "tensorrt": ("fp32", "fp16", "bf16"),
+    "openvino": ("fp32", "bf16", "int8"),
+}
+"""Target of graphs -> the precisions that it is exported in."""
+
+TARGETS = (*PRECISIONS, "diffusers")
+FUSES = ("none", "step", "sampler")
 
 
 @request
@@ -22,3 +33,21 @@ class ExportRequest:
     out: Path | None = converted(converter=optional_path, default=None)
     precision: str = "fp32"
     fuse: str = "none"
+
+    def validate(self) -> None:
+        if self.target not in TARGETS:
+            raise Error(f"A model is exported to {' or '.join(TARGETS)}; found '{self.target}'.")
+        if self.target == "diffusers":
+            if (self.precision, self.fuse) != ("fp32", "none"):
+                raise Error("A pipeline of diffusers keeps its weights as they are. Leave --precision and --fuse out.")
+            return
+        if self.precision not in PRECISIONS[self.target]:
+            known = ", ".join(PRECISIONS[self.target])
+            raise Error(f"An export to {self.target} is in {known}; found '{self.precision}'.")
+        if self.fuse not in FUSES:
+            raise Error(f"A graph is fused by {', '.join(FUSES)}; found '{self.fuse}'.")
+        if self.fuse != "none" and (self.target == "openvino" or self.precision == "int8"):
+            raise Error(
+                f"Fused graphs are ONNX in fp32, fp16 or bf16; found --to {self.target} --precision {self.precision}. "
+                "OpenVINO reads them as they are: --to onnx"
+            )

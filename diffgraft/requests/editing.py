@@ -7,9 +7,13 @@ from dataclasses import field
 from pathlib import Path
 
 from diffgraft.requests.base import converted, optional_path, path, request
+from toolkit.example import Error
 from toolkit.settings import Sampling
 
-__all__ = ["EditRequest"]
+__all__ = ["PROCEDURES", "EditRequest"]
+
+PROCEDURES = ("sdedit", "inpaint", "invert", "dafusion")
+"""See diffgraft.editing.procedures."""
 
 
 @request
@@ -49,3 +53,15 @@ class EditRequest:
     seed: int | None = None
     backend: str = "auto"
     overwrite: bool = False
+
+    @property
+    def inputs(self) -> list[Path]:
+        """What is read, and so may not be replaced."""
+        return [self.model, self.source, *([] if self.mask is None else [self.mask])]
+
+    def validate(self) -> None:
+        if self.procedure not in PROCEDURES or not 0 < self.strength <= 1 or self.variants < 1:
+            raise Error(
+                f"An edit is one of {', '.join(PROCEDURES)} with a strength in (0, 1] and one variant or more; "
+                f"found '{self.procedure}', {self.strength} and {self.variants}."
+            )

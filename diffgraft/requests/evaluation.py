@@ -7,8 +7,10 @@ from dataclasses import field
 from pathlib import Path
 
 from diffgraft.requests.base import converted, optional_path, path, request
+from toolkit.example import Error
 
 __all__ = [
+    "DETECTION_ARMS",
     "AlignmentRequest",
     "AnomalyRequest",
     "AuditRequest",
@@ -17,6 +19,9 @@ __all__ = [
     "DistributionRequest",
     "StepsRequest",
 ]
+
+DETECTION_ARMS = ("real", "classical", "copy-paste", "10", "50", "only", "pretrained")
+"""Recipes of a detector: of real pictures alone, and of each synthetic pool, by the part that is synthetic in per cent."""
 
 
 @request
@@ -40,6 +45,15 @@ class AnomalyRequest:
     resamples: int = 1000
     overwrite: bool = False
 
+    def validate(self) -> None:
+        """Errors: an output folder in what is measured."""
+        if self.out is not None:
+            out = self.out.resolve()
+            if {out, *out.parents} & {self.maps.resolve(), self.scans.resolve()}:
+                raise Error(
+                    f"The report needs a folder of its own; '{self.out}' is, or lies in, what is measured. Take another."
+                )
+
 
 @request
 class DistributionRequest:
@@ -59,6 +73,11 @@ class DistributionRequest:
     beside: Mapping[str, Path] = field(default_factory=dict)
     seed: int = 0
     overwrite: bool = False
+
+    def validate(self) -> None:
+        """Errors: a split that there is not."""
+        if self.split not in ("held-out", "all"):
+            raise Error(f"A split is held-out or all; found '{self.split}'.")
 
 
 @request
@@ -83,11 +102,14 @@ class ClassificationRequest:
     out: Path | None = converted(converter=optional_path, default=None)
     overwrite: bool = False
 
+    def validate(self) -> None:
+        _check_trainings(self.seeds, self.steps, self.shots)
+
 
 @request
 class DetectionRequest:
-    """What synthetic pictures do for a detector. arms: of diffgraft.evaluation.boxes.experiment.KEYS, none is all of them;
-    the others as in ClassificationRequest, shots being images. out keeps each training, and none that is there is repeated.
+    """What synthetic pictures do for a detector. arms: of DETECTION_ARMS, none is all of them; the others as in
+    ClassificationRequest, shots being images. out keeps each training, and none that is there is repeated.
     """
 
     real: Path = converted(converter=path)
@@ -102,11 +124,19 @@ class DetectionRequest:
     out: Path | None = converted(converter=optional_path, default=None)
     overwrite: bool = False
 
+    def validate(self) -> None:
+        _check_trainings(self.seeds, self.steps, self.shots)
+        if unknown := [arm for arm in self.arms if arm not in DETECTION_ARMS]:
+            raise Error(
+                f"An arm is one of {', '.join(DETECTION_ARMS)}; found '{unknown[0]}'. Name one of these with --arms."
+            )
+
 
 @request
 class AlignmentRequest:
     """Whether images show what they were asked to show: their class, their findings or their boxes; as in
-    ClassificationRequest. cache: folder where features and judges are kept.
+    ClassificationRequest. cache: folder where features and judges are kept. cross_validate: of films, predict the
+    findings of every real one, too, by classifiers of the other folds.
     """
 
     real: Path = converted(converter=path)
@@ -119,7 +149,11 @@ class AlignmentRequest:
     beside: Mapping[str, Path] = field(default_factory=dict)
     out: Path | None = converted(converter=optional_path, default=None)
     cache: Path | None = converted(converter=optional_path, default=None)
+    cross_validate: bool = True
     overwrite: bool = False
+
+    def validate(self) -> None:
+        _check_trainings(self.seeds, self.steps)
 
 
 @request
@@ -141,6 +175,11 @@ class StepsRequest:
     seed: int = 0
     overwrite: bool = False
 
+    def validate(self) -> None:
+        """Errors: too few samples."""
+        if self.count is not None and self.count < 2:
+            raise Error(f"Figures with intervals need 2 samples or more; found {self.count}. Raise -n.")
+
 
 @request
 class AuditRequest:
@@ -160,3 +199,12 @@ class AuditRequest:
     cache: Path | None = converted(converter=optional_path, default=None)
     plant: int = 100
     overwrite: bool = False
+
+
+def _check_trainings(seeds: int, steps: int | None, shots: Sequence[int] = ()) -> None:
+    """Errors: no seed, no step, fewer than no shots."""
+    if seeds < 1 or (steps is not None and steps < 1) or any(k < 0 for k in shots):
+        raise Error(
+            "An experiment has one seed and one step or more, and shots from 0; found "
+            f"{seeds}, {'its own steps' if steps is None else steps}, {list(shots)}."
+        )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 
 from diffgraft.requests.base import converted, optional_path, path, request
+from toolkit.example import Error
 from toolkit.settings import Sampling
 
 __all__ = ["GenerationRequest", "LayoutOptions"]
@@ -73,3 +75,50 @@ class GenerationRequest:
     student: bool | None = None
     backend: str = "auto"
     overwrite: bool = False
+
+    @property
+    def inputs(self) -> list[Path]:
+        """What is read, and so may not be replaced."""
+        data = (
+            self.like,
+            self.far_from,
+            self.reject_copies,
+            self.faithful_to,
+            self.fits_text,
+            self.layout_options.check,
+        )
+        return [self.model, *(path for path in data if path is not None)]
+
+    @property
+    def layout_options(self) -> LayoutOptions:
+        """As they were given, else the defaults."""
+        return self.layouts or LayoutOptions()
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether the images are slices of one head; one NIfTI file always has such."""
+        return self.volume or self.format == "nifti"
+
+    def prefix(self, seed: int) -> str:
+        """What the name of the volume, or of each image, begins with."""
+        return self.name or f"synthetic{seed}"
+
+    def validate(self) -> None:
+        guidance = self.settings.guidance if self.guidance is None and self.settings is not None else self.guidance
+        if self.count < 1 or not math.isfinite(guidance or 0.0):
+            stated = "" if guidance is None else f" and {guidance}"
+            raise Error(
+                f"One image or more, with a finite guidance; found {self.count}{stated}. Change -n or --guidance."
+            )
+        if self.name and not (self.name.isascii() and self.name.isalnum()):
+            raise Error(f"A name is letters and digits alone; found '{self.name}'. Give another --name.")
+        if self.prompts and not (self.text is None and self.like is None and self.each is None):
+            raise Error("Prompts are the texts of all images; leave --set text=, --like and --each out.")
+        if self.balance is not None and self.like is None:
+            raise Error("--balance evens out a data set; none was given. Name it: --like DATA")
+        layouts = self.layout_options
+        if layouts.tries < 1 or not 0 < layouts.keep <= 1:
+            raise Error(
+                "One image or more, drawn once or more, of which a part in (0, 1] is kept; found "
+                f"-n {self.count} --tries {layouts.tries} --keep {layouts.keep:g}."
+            )

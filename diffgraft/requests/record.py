@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffgraft.requests.base import as_json
+from diffgraft.requests.base import as_json, converted, path, request
 from toolkit.example import Error
 
-__all__ = ["FILE", "Record", "read", "save"]
+__all__ = ["FILE", "Record", "ReplayRequest", "read", "save"]
 
 FILE = "request.json"
 
@@ -23,6 +23,14 @@ class Record:
     request: dict[str, Any]
     model: str
     version: str
+
+
+@request
+class ReplayRequest:
+    """Make a result again from its record. out: folder of the result, which a verb wrote. new: folder to write to."""
+
+    out: Path = converted(converter=path)
+    new: Path = converted(converter=path)
 
 
 def save(folder: Path, verb: str, request: Any, model: str = "") -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
-__all__ = ["Call", "Tell", "Verb", "Watch", "verb"]
+__all__ = ["Call", "Tell", "Verb", "Watch", "counter", "verb"]
 
 Watch = Callable[[str, int, int], object]
 """Called as work goes on: watch(what is being done, done, of)."""
@@ -28,6 +28,18 @@ class Call:
     watch: Watch = _quiet
     tell: Tell = _quiet
     command: str = ""
+
+
+def counter(watch: Watch, text: str, of: int) -> Callable[[], None]:
+    """A function to be called once an evaluation, of so many: it tells watch(text, done, of)."""
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        watch(text, done, max(done, of))
+
+    return step
 
 
 P = ParamSpec("P")

@@ -1,0 +1,1 @@
+"""Parts of a model trained from data sets, and students of few steps taught by their teacher."""

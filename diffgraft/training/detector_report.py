@@ -10,26 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from diffgraft import reporting
-from diffgraft.reporting.boxes import Legend, drawn
-from toolkit.evaluation.detection import (
-    Detections,
-    as_boxes,
-    as_truth,
-    average_precision,
-    decode,
-    thresholds,
-)
+from toolkit.evaluation.detection.metrics import Detections, as_truth, average_precision, best_thresholds, decode
 from toolkit.example import Annotation, Boxes
 from toolkit.methods import faithfulness
 
-__all__ = ["figures_and_blocks", "found_on"]
+__all__ = ["detect", "measure_detector"]
+
+FIGURES = ("held_out_ap50", "held_out_ap", "held_out_ap50_of", "held_out_ap_of", "thresholds")
 
 SHOWN = 6
 """Held-out images in the report."""
 
 
 @torch.no_grad()
-def found_on(module: nn.Module, images: Tensor) -> list[Detections]:
+def detect(module: nn.Module, images: Tensor) -> list[Detections]:
     """What a detector module finds on images (B, C, H, W) in [-1, 1]."""
     where, found = next(module.parameters()).device, []
     for part in images.split(32):
@@ -37,7 +31,7 @@ def found_on(module: nn.Module, images: Tensor) -> list[Detections]:
     return found
 
 
-def figures_and_blocks(
+def measure_detector(
     module: nn.Module, images: Tensor, annotations: Sequence[Annotation], names: Sequence[str]
 ) -> tuple[dict[str, Any], list[reporting.Block]]:
     """Figures for model.json, None where nothing was held out that has an object, and blocks for the report.
@@ -46,13 +40,13 @@ def figures_and_blocks(
     """
     boxes = [_known(annotation) for annotation in annotations]
     if not any(each.names for each in boxes):
-        nothing = dict.fromkeys(("held_out_ap50", "held_out_ap", "held_out_ap50_of", "held_out_ap_of", "thresholds"))
-        return nothing, [reporting.Text("No images with objects were held out, so there is nothing to measure on.")]
+        unknown: dict[str, Any] = dict.fromkeys(FIGURES)
+        return unknown, [reporting.Text("No images with objects were held out, so there is nothing to measure on.")]
     size = (images.shape[2], images.shape[3])
-    found, truths = found_on(module, images), [as_truth(each, names) for each in boxes]
+    found, truths = detect(module, images), [as_truth(each, names) for each in boxes]
     judged = average_precision(truths, found, names, size)
-    least = thresholds(truths, found, names)
-    figures = {
+    least = best_thresholds(truths, found, names)
+    figures: dict[str, Any] = {
         "held_out_ap50": judged.mean_ap50,
         "held_out_ap": judged.mean_ap,
         "held_out_ap50_of": {name: value if value == value else None for name, value in judged.ap50.items()},
@@ -66,21 +60,16 @@ def figures_and_blocks(
         for k, name in enumerate(names)
     ]
     rows.append(["mean", sum(judged.objects.values()), judged.mean_ap50, judged.mean_ap, None])
-    grid = np.linspace(0, 1, 101)
-    curves = {name: list(zip(grid.tolist(), judged.curve[name].tolist(), strict=True)) for name in names}
+    header = ["class", "objects", "AP50", "AP", "score from which on F1 is best"]
+    caption = f"Average precision on {len(images)} held-out images (COCO's protocol)"
+    grid = np.linspace(0, 1, 101).tolist()
+    curves = {name: list(zip(grid, judged.curve[name].tolist(), strict=True)) for name in names if judged.objects[name]}
     return figures, [
-        reporting.Table(
-            ["class", "objects", "AP50", "AP", "score from which on F1 is best"],
-            rows,
-            f"Average precision on {len(images)} held-out images (COCO's protocol)",
-        ),
-        reporting.Curve(
-            {name: points for name, points in curves.items() if judged.objects[name]},
-            "recall", "precision", "Precision at an overlap of 0.5",
-        ),
-        Legend(names),
+        reporting.Table(header, rows, caption),
+        reporting.Curve(curves, "recall", "precision", "Precision at an overlap of 0.5"),
+        reporting.BoxLegend(names),
         _sheet(images, boxes, found, least, names),
-    ]  # fmt: skip
+    ]
 
 
 def _known(annotation: Annotation) -> Boxes:
@@ -92,11 +81,9 @@ def _sheet(
 ) -> reporting.Sheet:
     """Images with most classes first, what is annotated above what is found."""
     order = sorted(range(len(boxes)), key=lambda n: (-len(set(boxes[n].names)), n))[:SHOWN]
-    size = (images.shape[2], images.shape[3])
-    sure = {n: found[n][found[n].scores >= least[found[n].classes]] for n in order}
-    above = [drawn(images[n].numpy(), boxes[n], names) for n in order]
-    below = [drawn(images[n].numpy(), as_boxes(sure[n], names, size), names, scores=sure[n].scores) for n in order]
-    captions = ["annotated"] * len(order) + ["found"] * len(order)
-    return reporting.Sheet(
-        [*above, *below], captions, len(order), "Held-out images: annotated above found, with scores of 100"
-    )
+    shown = {n: images[n].numpy() for n in order}
+    rows = {
+        "annotated": [reporting.draw_boxes(image, boxes[n], names) for n, image in shown.items()],
+        "found": [reporting.draw_detections(image, found[n], names, least) for n, image in shown.items()],
+    }
+    return reporting.Sheet.of_rows(rows, "Held-out images: annotated above found, with scores of 100")

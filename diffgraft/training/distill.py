@@ -9,33 +9,34 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from diffgraft import models, reporting
 from diffgraft.generation import sampling
-from diffgraft.models.defaults import default
-from diffgraft.training import report as training_report
-from diffgraft.training.teacher_paths import BATCH, Walk, changing, generating, levels_of, seen
+from diffgraft.models.defaults import default_sampling
+from diffgraft.requests import DistillationRequest, record
+from diffgraft.requests.base import overrides
+from diffgraft.requests.verb import Call, verb
+from diffgraft.training import report, teacher_paths
+from diffgraft.training.parts.part import loss_watch
 from toolkit.data import dataset
 from toolkit.diffusion.model import Model
 from toolkit.example import Error
-from toolkit.methods.counterfactual import check
-from toolkit.models.folder import as_json, hashed, read_meta, spec_of, trained_on
+from toolkit.methods.counterfactual import check_settings
+from toolkit.models.folder import hash_id, plain_meta, read_meta, spec_of, training_ids
 from toolkit.networks import folder
-from toolkit.networks.student import own, whole
-from toolkit.settings import Augmentation, Distillation, Training
-from toolkit.training.distilling import ANSWER, OBJECTIVES, SIGMA, distillation, leaps
-from toolkit.training.loader import Batch, joined
-from toolkit.training.loop import fit
+from toolkit.networks.student import merge_state, student_state
+from toolkit.settings import Augmentation, Counterfactual, Sampling, Training
+from toolkit.training.distilling import ANSWER, OBJECTIVES, SIGMA, Objective, distillation, leap_batch
+from toolkit.training.loader import Batch, concatenate
+from toolkit.training.loop import Samples, fit
 
-__all__ = ["TRAINING", "distill"]
+__all__ = ["TRAINING", "distill", "newly_trained_on"]
 
 TRAINING = Training(steps=3000, batch=32, learning_rate=1e-3, weight_decay=0.0, ema=0.998, checkpoint_every=250)
 """How a student is trained."""
@@ -46,202 +47,138 @@ HELD_OUT = 0.06
 SAMPLERS = {"leap": "euler", "consistency": "consistency"}
 """Objective -> what a student of it is sampled with."""
 
-Watch = Callable[[str, int, int], None]
+LEFT_OUT = (record.FILE, "exports.json", "student.safetensors")
+"""Files of a model that are of no use in a copy, beside its graphs."""
 
 
-def distill(
-    root: Path,
-    out: Path,
-    settings: Distillation | None = None,
-    *,
-    guidance: float | None = None,
-    classifier_guidance: float | None = None,
-    like: Path | None = None,
-    backend: str = "auto",
-    watch: Watch = lambda *_: None,
-    **changes: object,
-) -> dict[str, Any]:
-    """Make `out` a copy of the model `root` with a student; returns the facts of the run.
+@verb(DistillationRequest)
+def distill(request: DistillationRequest, call: Call) -> dict[str, Any]:
+    """Make a copy of the model with a student in it; returns the facts of the run.
 
-    guidance, classifier_guidance: what is folded in, the model's own defaults where None. like: a data set to ask for
-    what it shows; a model whose scans are changed needs it, the others compose what to ask for. changes: of TRAINING.
-    watch(label, done, of). Errors: a model with a student of other settings in `out`, settings that make no sense.
+    guidance, classifier_guidance: what is folded in, the model's own defaults where None. like: a data set whose samples
+    the paths show; a model whose scans are changed needs it, the others compose their conditions.
+    Errors: another model or a student of other settings in `out`, settings that make no sense.
     """
-    begun, settings = time.monotonic(), settings or Distillation()
-    training = dataclasses.replace(TRAINING, **{k: v for k, v in changes.items() if v is not None})
+    begun, root, out = time.monotonic(), request.model, request.out
     domain = models.domain_of(root)
-    _check(settings, domain, like)
-    _copied(root, out)
-    meta = read_meta(root)
-    place = out / "training" / "student"
-    model = models.open(root, backend)
-    folded, plan, walks = _of_domain(model, domain, settings, like, guidance, classifier_guidance)
-    plan |= {
-        "network": meta["parts"]["denoiser"]["network"], "rank": settings.rank, "guidance": folded.guidance,
+    _check(domain, request)
+    _copy_model(root, out)
+    teacher, place, settings = models.open(root, request.backend), out / "training" / "student", request.settings
+    training = dataclasses.replace(TRAINING, **request.changes)
+    guided, entry, compute = _teacher(teacher, domain, request)
+    entry |= {
+        "network": teacher.meta["parts"]["denoiser"]["network"], "rank": settings.rank, "guidance": guided.guidance,
         "steps": settings.steps, "sampler": SAMPLERS[settings.objective], "distillation": settings, "training": training,
     }  # fmt: skip
-    plain = as_json(meta | {"parts": meta["parts"] | {"student": plan}})
-    paths = _written(place, walks, -(-settings.paths // BATCH), settings, folded, model.fingerprint, watch)
-    samples, held_out = _batches(paths, OBJECTIVES[settings.objective])
+    meta = read_meta(root)
+    meta = plain_meta(meta | {"parts": meta["parts"] | {"student": entry}})
+    origin = str((dataclasses.asdict(settings), dataclasses.asdict(guided), teacher.fingerprint))
+    paths = teacher_paths.load_or_compute(place, compute, settings, origin, call.watch)
+    samples = _samples(paths, OBJECTIVES[settings.objective])
     torch.manual_seed(settings.seed)
-    module = folder.build("student", plain)
-    teacher = folder.load_part(root, "denoiser").state_dict()
-    module.load_state_dict(_under(module, teacher))
-    average = fit(
-        module, distillation, samples, held_out, spec_of(plain), training, Augmentation(), place,
-        lambda done, of, loss: watch(f"student loss {loss:.4f}", done, of),
-    )  # fmt: skip
-    learned = own(module, average)
-    facts = {
-        "samples": settings.paths, "groups": settings.paths, "held_out_groups": [], "trained_on": _new(model, like),
-        "parameters": sum(v.numel() for v in learned.values()), "seconds": round(time.monotonic() - begun),
-        "teacher": model.fingerprint[:16],
+    student = folder.build("student", meta)
+    student.load_state_dict(_initial_weights(student, folder.load_part(root, "denoiser").state_dict()))
+    average = fit(student, distillation, samples, spec_of(meta), training, place, loss_watch(call, "student"))
+    learned = student_state(student, average)
+    errors = _errors(folder.round_trip("student", meta, average), samples.held_out)
+    facts: dict[str, Any] = {
+        "samples": settings.paths, "groups": settings.paths, "held_out_groups": [],
+        "trained_on": newly_trained_on(teacher, request.like),
+        "parameters": sum(weight.numel() for weight in learned.values()), "seconds": round(time.monotonic() - begun),
+        "teacher": teacher.fingerprint[:16],
+        "error": {f"{sigma:.3g}": round(error, 4) for sigma, error in errors.items()},
     }  # fmt: skip
-    errors = _errors(folder.as_saved("student", plain, average), held_out)
-    facts["error"] = {f"{sigma:.3g}": round(value, 4) for sigma, value in errors.items()}
-    plain["parts"]["student"] |= {"run": facts}
-    folder.save_part(out, "student", learned, plain)
-    rows = [[f"{sigma:.3g}", value] for sigma, value in errors.items()]
+    meta["parts"]["student"]["run"] = facts
+    folder.save_part(out, "student", learned, meta)
+    rows = [[f"{sigma:.3g}", error] for sigma, error in errors.items()]
     table = reporting.Table(["sigma", "error of the answer, in standard deviations of it"], rows, "On paths kept back")
-    training_report.write(place, "student", facts, [table], plain["parts"]["student"], training, domain.NOTICE)
+    report.write(place, "student", facts, [table], meta["parts"]["student"], training, domain.NOTICE)
+    record.save(place, "distill", request, teacher.fingerprint)
     return facts
 
 
-def _of_domain(
-    model: Model, domain: ModuleType, settings: Distillation, like: Path | None, guidance: float | None,
-    classifier_guidance: float | None,
-) -> tuple[Any, dict[str, Any], Iterable[Callable[[], list[Walk]]]]:  # fmt: skip
-    """What is folded in, how the student is to be asked, and the teacher's walks: of scans up and down, else from noise."""
+def _check(domain: ModuleType, request: DistillationRequest) -> None:
+    """What has to hold of a request for a model that changes scans."""
     if not hasattr(domain, "QUALITY"):
-        usual = dataclasses.replace(default(model.meta, student=False), **_given(guidance=guidance))
-        levels = levels_of(settings.steps, sampling.highest(model), sampling.sigmas(model, usual)[-2])
-        walks = generating(model, domain, usual, levels, settings.fine, settings.paths, settings.seed, like)
-        return usual, {"levels": levels}, walks
-    asked = _given(guidance=guidance, classifier_guidance=classifier_guidance)
-    quality = dataclasses.replace(domain.QUALITY["default"], steps=settings.steps, **asked)
-    check(quality)
-    plan = {name: getattr(quality, name) for name in ("strengths", "classifier_guidance", "guidance_low")}
-    walks = changing(model, domain, quality, settings.fine, settings.paths, settings.seed, like or "")
-    return quality, plan, walks
+        return
+    if request.settings.objective != "leap":
+        raise Error("Encoding a scan is deterministic, and so is its student: leave --objective consistency out.")
+    if request.like is None:
+        raise Error("A model that changes scans learns from its ways up and down for real ones. Name them: --like DATA")
 
 
-def _check(settings: Distillation, domain: ModuleType, like: Path | None) -> None:
-    if settings.objective not in OBJECTIVES:
-        raise Error(f"An objective is one of {', '.join(OBJECTIVES)}; found '{settings.objective}'.")
-    lowest = {"steps": 1, "fine": 1, "paths": 32, "rank": 1}
-    for name, least in lowest.items():
-        if getattr(settings, name) < least:
-            raise Error(f"The setting {name} is {least} or more; found {getattr(settings, name)}.")
-    if hasattr(domain, "QUALITY"):
-        if settings.objective != "leap":
-            raise Error("Encoding a scan is deterministic, and so is its student: leave --objective consistency out.")
-        if like is None:
-            raise Error(
-                "A model that changes scans learns from its ways up and down for real ones. Name them: --like DATA"
-            )
-
-
-def _copied(root: Path, out: Path) -> None:
+def _copy_model(root: Path, out: Path) -> None:
     """A copy of the model without graphs and trainings; one that is there is gone on with."""
     if not (out / "model.json").is_file():
         if out.exists() and any(out.iterdir()):
             raise Error(f"A student goes into a new folder; {out} is there and is no model. Name another.")
-        with dataset.staged(out, True, (), (root,)) as fresh:
-            for path in Path(root).iterdir():
-                if (
-                    path.is_file()
-                    and path.suffix != ".onnx"
-                    and path.name not in ("exports.json", "student.safetensors")
-                ):
+        with dataset.staged_folder(out, True, (), (root,)) as fresh:
+            for path in root.iterdir():
+                if path.is_file() and path.suffix != ".onnx" and path.name not in LEFT_OUT:
                     shutil.copyfile(path, fresh / path.name)
     ours, theirs = (
-        {name: plan for name, plan in read_meta(place)["parts"].items() if name != "student"} for place in (out, root)
+        {name: entry for name, entry in read_meta(place)["parts"].items() if name != "student"} for place in (out, root)
     )
     if ours != theirs:
         raise Error(f"The model in {out} is another than {root}. Name a new folder.")
 
 
-def _written(
-    place: Path, walks: Iterable[Callable[[], list[Walk]]], of: int, settings: Distillation, folded: Any, model: str,
-    watch: Watch,
-) -> list[tuple[list[torch.Tensor], list[float], dict[str, torch.Tensor]]]:  # fmt: skip
-    """The walks, each written down once; those that are there are read."""
-    ours = str((dataclasses.asdict(settings), dataclasses.asdict(folded), model))
-    place.mkdir(parents=True, exist_ok=True)
-    found = []
-    for number, walk in enumerate(walks, 1):
-        path = place / f"paths-{number:04d}.safetensors"
-        if path.is_file():
-            tensors = load_file(path)
-            if bytes(tensors["settings"].tolist()).decode() != ours:
-                raise Error(f"{place} has paths of other settings. Name a new folder, or remove that one.")
-        else:
-            tensors = _tensors(walk()) | {"settings": torch.tensor(list(ours.encode()), dtype=torch.uint8)}
-            save_file(tensors, path.with_suffix(".partial"))
-            path.with_suffix(".partial").replace(path)
-        found += _walks(tensors)
-        watch("teacher's paths", number, of)
-    return found
+def _teacher(
+    model: Model, domain: ModuleType, request: DistillationRequest
+) -> tuple[Sampling | Counterfactual, dict[str, Any], teacher_paths.Compute]:
+    """The teacher's settings, with what is folded in; how the student is sampled; the teacher's paths."""
+    settings = request.settings
+    if not hasattr(domain, "QUALITY"):
+        guided = dataclasses.replace(default_sampling(model.meta, student=False), **overrides(request, "guidance"))
+        lowest = sampling.sigma_schedule(model, guided)[-2]
+        levels = teacher_paths.student_levels(settings.steps, sampling.highest_sigma(model), lowest)
+        compute = teacher_paths.generation_paths(model, domain, guided, levels, settings, request.like)
+        return guided, {"levels": levels}, compute
+    changes = overrides(request, "guidance", "classifier_guidance")
+    quality = dataclasses.replace(domain.QUALITY["default"], steps=settings.steps, **changes)
+    check_settings(quality)
+    entry = {name: getattr(quality, name) for name in ("strengths", "classifier_guidance", "guidance_low")}
+    assert request.like is not None, "checked before"
+    return quality, entry, teacher_paths.counterfactual_paths(model, domain, quality, settings, request.like)
 
 
-def _tensors(walks: list[Walk]) -> dict[str, torch.Tensor]:
-    named = {}
-    for n, walk in enumerate(walks):
-        named[f"{n}.levels"] = torch.tensor(walk.levels, dtype=torch.float64)
-        named |= {f"{n}.state.{i}": torch.from_numpy(np.array(s)) for i, s in enumerate(walk.states)}
-        named |= {f"{n}.cond.{k}": torch.from_numpy(np.array(v)) for k, v in walk.cond.items()}
-    return named
-
-
-def _walks(
-    tensors: Mapping[str, torch.Tensor],
-) -> list[tuple[list[torch.Tensor], list[float], dict[str, torch.Tensor]]]:
-    found = []
-    for n in range(sum(name.endswith(".levels") for name in tensors)):
-        levels = tensors[f"{n}.levels"].tolist()
-        states = [tensors[f"{n}.state.{i}"] for i in range(len(levels))]
-        cond = {k.removeprefix(f"{n}.cond."): v for k, v in tensors.items() if k.startswith(f"{n}.cond.")}
-        found.append((states, levels, cond))
-    return found
-
-
-def _batches(paths: list, objective: Callable) -> tuple[Batch, Batch]:
-    """What is learned from, and what is kept back: the last paths."""
-    rows = [leaps(objective, states, levels, cond) for states, levels, cond in paths]
-    kinds = {tuple(levels): n for n, levels in enumerate(dict.fromkeys(tuple(levels) for _, levels, _ in paths))}
+def _samples(paths: Sequence[teacher_paths.TeacherPath], objective: Objective) -> Samples:
+    """What is learned from, and what is kept back: the last paths. Levels of different walks are classes of their own."""
+    rows = [leap_batch(objective, path.states, path.levels, dict(path.cond)) for path in paths]
+    kinds = {levels: n for n, levels in enumerate(dict.fromkeys(tuple(path.levels) for path in paths))}
     most = 1 + max(int(batch.target.max()) for batch in rows)
     rows = [
-        dataclasses.replace(batch, target=batch.target + most * kinds[tuple(levels)])
-        for batch, (_, levels, _) in zip(rows, paths, strict=True)
-    ]  # fmt: skip
+        dataclasses.replace(batch, target=batch.target + most * kinds[tuple(path.levels)])
+        for batch, path in zip(rows, paths, strict=True)
+    ]
     back = max(len(kinds), round(HELD_OUT * len(rows)) // len(kinds) * len(kinds))
-    return joined(rows[:-back]), joined(rows[-back:])
+    return Samples(concatenate(rows[:-back]), concatenate(rows[-back:]), Augmentation())
 
 
-def _under(module: torch.nn.Module, teacher: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _initial_weights(student: torch.nn.Module, teacher: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The state of a fresh student of a teacher."""
-    fresh = module.state_dict()
-    return whole(teacher, {k: v for k, v in fresh.items() if ".parametrizations." in k and not k.endswith(".original")})
+    fresh = student.state_dict()
+    return merge_state(
+        teacher, {k: v for k, v in fresh.items() if ".parametrizations." in k and not k.endswith(".original")}
+    )
 
 
 @torch.no_grad()
-def _errors(module: torch.nn.Module, batch: Batch) -> dict[float, float]:
+def _errors(student: torch.nn.Module, batch: Batch) -> dict[float, float]:
     """Root mean square error of the answers at each level, in standard deviations of the answers there."""
     found = {}
     for sigma in sorted(set(batch.cond[SIGMA].tolist()), reverse=True):
         rows = batch[torch.nonzero(batch.cond[SIGMA] == sigma)[:64, 0]]
-        told = dict(rows.cond)
-        level, answer = told.pop(SIGMA), told.pop(ANSWER)
-        error = module(rows.image, level, **told) - answer
+        cond = dict(rows.cond)
+        level, answer = cond.pop(SIGMA), cond.pop(ANSWER)
+        error = student(rows.image, level, **cond) - answer
         found[sigma] = float((error**2).mean().sqrt() / answer.std())
     return found
 
 
-def _new(model: Model, like: Path | None) -> list[str]:
-    """Hashes of the samples that paths were begun from and that the teacher had not seen itself."""
-    theirs = trained_on(model.meta, ("denoiser",)) or set()
-    return [] if like is None else sorted({hashed(e.id) for e in seen(model, like)} - theirs)
-
-
-def _given(**values: float | None) -> dict[str, float]:
-    return {name: value for name, value in values.items() if value is not None}
+def newly_trained_on(teacher: Model, like: Path | None) -> list[str]:
+    """Hashes of the samples that paths were begun from and that the teacher was not trained on itself."""
+    known = training_ids(teacher.meta, ("denoiser",)) or set()
+    return (
+        [] if like is None else sorted({hash_id(e.id) for e in teacher_paths.training_examples(teacher, like)} - known)
+    )

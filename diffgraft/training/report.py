@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from diffgraft import reporting
-from toolkit.diffusion import editing, guidance, schedule
-from toolkit.diffusion.model import Spec
+from toolkit.diffusion import editing, schedule
+from toolkit.diffusion.model import Denoise, Spec
 from toolkit.diffusion.noise import Purpose, Seeded, gaussian
 from toolkit.diffusion.samplers import ode
-from toolkit.evaluation.finite import finite
+from toolkit.evaluation.finite import check_finite
 from toolkit.settings import Training
 from toolkit.training.loader import Batch
 
@@ -33,7 +33,7 @@ SHOWN = 5
 
 
 def write(
-    place: Path, part: str, facts: dict[str, object], blocks: list[reporting.Block], plan: dict[str, object],
+    place: Path, part: str, facts: Mapping[str, Any], blocks: Sequence[reporting.Block], plan: Mapping[str, Any],
     settings: Training, notice: str,
 ) -> None:  # fmt: skip
     """training/<part>/report.html: the loss, what was learned, the facts and every setting."""
@@ -43,25 +43,20 @@ def write(
         "held out": [(line["step"], line["validation"]) for line in log if line["validation"] is not None],
     }
     shown = {k: v for k, v in facts.items() if k not in ("held_out_groups", "trained_on", "faithful")}
-    shown["held_out_groups"] = len(cast("list[str]", facts["held_out_groups"]))
+    shown["held_out_groups"] = len(facts["held_out_groups"])
     loss = reporting.Curve({k: v for k, v in curves.items() if v}, "step", "loss", "Loss")
+    note = "Training: smoothed, with augmentation. Held out: of the averaged weights, never trained on."
+    sections = [
+        reporting.Section("Loss", [loss], note),
+        reporting.Section("What it learned", blocks),
+        reporting.Section("Facts", [reporting.Facts(shown)]),
+    ]
+    run = reporting.Run(settings={k: v for k, v in plan.items() if k != "run"}, seed=settings.seed)
     reporting.write(
-        place / "report.html",
-        f"Training of the {part}",
-        f"{settings.steps} steps, {facts['samples']} images",
-        [
-            reporting.Section(
-                "Loss",
-                [loss],
-                "Training: smoothed, with augmentation. Held out: of the averaged weights, never trained on.",
-            ),
-            reporting.Section("What it learned", blocks),
-            reporting.Section("Facts", [reporting.Facts(shown)]),
-        ],
-        reporting.Run(settings={k: v for k, v in plan.items() if k != "run"}, seed=settings.seed),
-        notice=notice,
+        place / "report.html", f"Training of the {part}", f"{settings.steps} steps, {facts['samples']} images",
+        sections, run, notice=notice,
         next_step="Write the graphs that run without torch: diffgraft export MODEL --to onnx",
-    )
+    )  # fmt: skip
 
 
 def denoiser_blocks(
@@ -74,7 +69,7 @@ def denoiser_blocks(
     """
     where = next(module.parameters()).device
 
-    def shown(x: Tensor) -> list[np.ndarray]:
+    def decoded(x: Tensor) -> list[np.ndarray]:
         return list(decode(x.cpu()).clamp(-1, 1).numpy())
 
     blocks: list[reporting.Block] = []
@@ -86,23 +81,24 @@ def denoiser_blocks(
         noise = Seeded(label, range(len(rows)), spec.shape, lambda value: torch.from_numpy(value).to(where))
         sigmas = schedule.karras(18, spec.sigma_max, CLEAN)
         with torch.no_grad():
-            denoise = guidance.conditioned(lambda x, sigma, cond: module(x, _level(sigma, x), **cond), real.cond)
-            made = editing.generate(ode.dpmpp_2m, denoise, sigmas, noise, spec.initial_scale(sigmas[0]))
-        captions = ["generated"] * len(rows) + ["real"] * len(rows)
-        images = shown(made) + shown(real.image)
-        blocks.append(
-            reporting.Sheet(images, captions, len(rows), f"{name}: generated above real of the same condition")
-        )
+            denoise = _conditioned(module, real.cond)
+            generated = editing.generate(ode.dpmpp_2m, denoise, sigmas, noise, spec.initial_scale(sigmas[0]))
+        caption = f"{name}: generated above real of the same condition"
+        blocks.append(reporting.Sheet.of_rows({"generated": decoded(generated), "real": decoded(real.image)}, caption))
     other = held_out if len(held_out.image) else samples
     one = other[torch.tensor([len(other.image) // 2])].to(where)
     noise = torch.from_numpy(gaussian(spec.shape, 0, [0], Purpose.START, 0)).to(where)
     levels = (0.1, 0.3, 1.0, 3.0, 10.0)
     with torch.no_grad():
-        guesses = [module(one.image + s * noise, _level(s, one.image), **one.cond) for s in levels]
-    images = shown(torch.cat([one.image, *guesses]))
+        guesses = [_conditioned(module, one.cond)(one.image + s * noise, s) for s in levels]
+    images = decoded(torch.cat([one.image, *guesses]))
     captions = ["clean", *(f"from sigma {s:g}" for s in levels)]
     kind = "A held-out image" if len(held_out.image) else "An image"
     return [*blocks, reporting.Sheet(images, captions, len(images), f"{kind}, denoised from several noise levels")]
+
+
+def _conditioned(module: nn.Module, cond: Mapping[str, Tensor]) -> Denoise:
+    return lambda x, sigma: module(x, _level(sigma, x), **cond)
 
 
 def _spread_out(samples: Batch, rows: Tensor, spec: Spec) -> Tensor:
@@ -119,7 +115,7 @@ def classifier_blocks(module: nn.Module, samples: Batch, held_out: Batch) -> lis
         return [reporting.Text("No images of both classes were held out, so there is nothing to measure on.")]
     levels = (CLEAN, 0.2, 0.5, 1.0, 2.0, 5.0)
     reached = [auroc(odds(module, held_out, s), held_out) for s in levels]
-    rows: list[list[object]] = [[f"classifier at sigma {s:g}", value] for s, value in zip(levels, reached, strict=True)]
+    rows: list[list[Any]] = [[f"classifier at sigma {s:g}", value] for s, value in zip(levels, reached, strict=True)]
     curves = {"classifier": list(zip(levels, reached, strict=True))}
     if "position" in held_out.cond:
         alone = auroc(_rate(samples, held_out.cond["position"]), held_out)
@@ -140,7 +136,7 @@ def odds(module: nn.Module, batch: Batch, sigma: float) -> np.ndarray:
             noise = torch.from_numpy(gaussian(batch.image.shape[1:], 0, rows.tolist(), Purpose.START, 0))
             x = (batch.image[rows] + sigma * noise).to(where)
             odds.append(-module(x, _level(sigma, x))[:, 0].cpu().numpy())
-    return finite(np.concatenate([np.zeros(0, np.float32), *odds]), "log-probabilities of a classifier")
+    return check_finite(np.concatenate([np.zeros(0, np.float32), *odds]), "log-probabilities of a classifier")
 
 
 def _rate(samples: Batch, position: Tensor) -> np.ndarray:
@@ -160,19 +156,17 @@ def _level(sigma: float, x: Tensor) -> Tensor:
     return torch.full((len(x),), sigma, dtype=torch.float32, device=x.device)
 
 
-def codec_blocks(module: nn.Module, held_out: Batch) -> list[reporting.Block]:
+def codec_blocks(module: Any, held_out: Batch) -> list[reporting.Block]:
     """Held-out images beside what the autoencoder makes of them."""
     rows = held_out.image[torch.arange(len(held_out.image))[:: max(1, len(held_out.image) // SHOWN)]][:SHOWN]
     if not len(rows):
         return [reporting.Text("No images were held out, so there is nothing to show.")]
-    made = reconstructed(module, rows)
-    images = [*rows.numpy(), *made.numpy()]
-    captions = ["held out"] * len(rows) + ["decoded"] * len(rows)
-    return [reporting.Sheet(images, captions, len(rows), "Held-out images above what their latents decode to")]
+    images = {"held out": list(rows.numpy()), "decoded": list(reconstruct(module, rows).numpy())}
+    return [reporting.Sheet.of_rows(images, "Held-out images above what their latents decode to")]
 
 
 @torch.no_grad()
-def reconstructed(module: nn.Module, images: Tensor) -> Tensor:
+def reconstruct(module: Any, images: Tensor) -> Tensor:
     """(B, C, H, W) through an autoencoder and back, clipped."""
     where = next(module.parameters()).device
     parts = [module.decode(module.encode(part.to(where))).cpu() for part in images.split(32)]
@@ -183,17 +177,17 @@ def peak_signal_to_noise(module: nn.Module, held_out: Batch) -> float | None:
     """Mean PSNR in dB of held-out images through an autoencoder, of a range of 2."""
     if not len(held_out.image):
         return None
-    error = ((reconstructed(module, held_out.image) - held_out.image) ** 2).mean((1, 2, 3))
-    finite(error.numpy(), "errors of an autoencoder")
+    error = ((reconstruct(module, held_out.image) - held_out.image) ** 2).mean((1, 2, 3))
+    check_finite(error.numpy(), "errors of an autoencoder")
     return float((10 * (4 / error).log10()).mean())
 
 
 @torch.no_grad()
-def _named(module: nn.Module, batch: Batch) -> Tensor:
-    """(B,) the class that a feature network gives each image."""
+def _predict(module: nn.Module, batch: Batch) -> Tensor:
+    """(B,) the class that a feature network predicts for each image."""
     where = next(module.parameters()).device
     scores = torch.cat([module(part.to(where))["log_probability"].cpu() for part in batch.image.split(64)])
-    finite(scores.numpy(), "log-probabilities of a feature network")
+    check_finite(scores.numpy(), "log-probabilities of a feature network")
     return scores.argmax(1)
 
 
@@ -201,8 +195,8 @@ def balanced_accuracy(module: nn.Module, held_out: Batch) -> float | None:
     """Mean recall over the classes of held-out images, None where nothing was held out."""
     if not len(held_out.image):
         return None
-    named = _named(module, held_out)
-    recalls = [(named[held_out.target == k] == k).float().mean() for k in held_out.target.unique()]
+    predicted = _predict(module, held_out)
+    recalls = [(predicted[held_out.target == k] == k).float().mean() for k in held_out.target.unique()]
     return float(torch.stack(recalls).mean())
 
 
@@ -210,16 +204,20 @@ def features_blocks(module: nn.Module, held_out: Batch, classes: Sequence[str]) 
     """Which class held-out images of each class are given."""
     if not len(held_out.image):
         return [reporting.Text("No images were held out, so there is nothing to measure on.")]
-    named = _named(module, held_out)
-    rows: list[list[object]] = [
-        [name, *(int(((held_out.target == k) & (named == j)).sum()) for j in range(len(classes)))]
-        for k, name in enumerate(classes)
-    ]
+    predicted, known = _predict(module, held_out), range(len(classes))
+    counts = [[int(((held_out.target == k) & (predicted == j)).sum()) for j in known] for k in known]
     caption = f"{len(held_out.image)} held-out images: their class (rows) and the one they are given (columns)"
-    return [reporting.Table(["class", *classes], rows, caption)]
+    return [reporting.confusion_table(counts, classes, caption, "class")]
 
 
 @torch.no_grad()
+def _cosines(module: Any, features: Tensor, ids: Tensor) -> Tensor:
+    """(B, B) of every prompt and every image; features (B, D) of the images, ids (B, tokens) of their prompts."""
+    cosines = module(ids)[1] @ module.look(features).T
+    check_finite(cosines.cpu().numpy(), "cosines of prompts and images")
+    return cosines
+
+
 def retrieval(module: Any, features: Tensor, ids: Tensor) -> float | None:
     """Part of the other images that fit a prompt less than its own does, mean over prompts: chance is 0.5.
 
@@ -227,8 +225,7 @@ def retrieval(module: Any, features: Tensor, ids: Tensor) -> float | None:
     """
     if len(features) < 2:
         return None
-    likeness = module(ids)[1] @ module.look(features).T
-    finite(likeness.cpu().numpy(), "cosines of prompts and images")
+    likeness = _cosines(module, features, ids)
     own = likeness.diagonal()[:, None]
     below = (likeness < own).sum(1) + 0.5 * ((likeness == own).sum(1) - 1)
     return float(below.mean()) / (len(features) - 1)
@@ -238,11 +235,8 @@ def text_blocks(module: Any, features: Tensor, ids: Tensor, prompts: Sequence[st
     """Some prompts of held-out images with the place that their own image has among all of them."""
     if len(features) < 2:
         return [reporting.Text("No images were held out, so there is nothing to measure on.")]
-    with torch.no_grad():
-        likeness = module(ids)[1] @ module.look(features).T
+    likeness = _cosines(module, features, ids)
     places = (likeness > likeness.diagonal()[:, None]).sum(1) + 1
-    rows: list[list[object]] = [
-        [prompts[n], int(places[n])] for n in range(0, len(prompts), max(1, len(prompts) // 12))
-    ]
+    rows = [[prompts[n], int(places[n])] for n in range(0, len(prompts), max(1, len(prompts) // 12))]
     caption = f"Place of its own image among {len(features)} held-out images, by the cosine of prompt and image"
     return [reporting.Table(["prompt", "place"], rows, caption)]

@@ -1,0 +1,1 @@
+"""TensorRT engines: built on the device, signed and cached."""

@@ -1,0 +1,1 @@
+"""From a network to its graph: tracing, gradients, precisions and quantisation."""

@@ -6,6 +6,8 @@ W + up down, three tensors that lie in the files of teacher and student; a runti
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import torch
@@ -13,23 +15,24 @@ from onnx import helper, numpy_helper
 from torch import nn
 from torch.nn.utils import parametrize
 
-__all__ = ["Made", "made_of", "merged", "spelled_out"]
+__all__ = ["Made", "layers_of", "merge_changes", "restore_factors"]
 
 Made = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 """Name of a layer -> its W as it is stored, up and down, all fp32."""
 
 
-def made_of(student: nn.Module) -> Made:
+def layers_of(student: nn.Module) -> Made:
     """What the changed layers of a student are made of."""
     found = {}
     for name, module in student.named_modules():
         if parametrize.is_parametrized(module, "weight"):
-            parts = module.parametrizations["weight"]
-            found[name] = tuple(t.detach().float().numpy() for t in (parts.original, parts[0].up, parts[0].down))
+            parts: Any = module.get_submodule("parametrizations.weight")
+            base, up, down = (t.detach().float().numpy() for t in (parts.original, parts[0].up, parts[0].down))
+            found[name] = base, up, down
     return found
 
 
-def merged(student: nn.Module) -> nn.Module:
+def merge_changes(student: nn.Module) -> nn.Module:
     """The same network with plain weights; in place."""
     for module in list(student.modules()):
         if parametrize.is_parametrized(module, "weight"):
@@ -38,7 +41,7 @@ def merged(student: nn.Module) -> nn.Module:
     return student
 
 
-def spelled_out(model: onnx.ModelProto, made: Made) -> int:
+def restore_factors(model: onnx.ModelProto, made: Made) -> int:
     """Replace each merged matrix of a graph, recognised by its bytes, by W + up down; in place. Answers how many."""
     index = {}
     for parts in made.values():

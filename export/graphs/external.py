@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["SMALL", "embedded", "point_into"]
+__all__ = ["SMALL", "embedded_bytes", "point_into"]
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 BFLOAT16 = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
@@ -36,7 +36,7 @@ def point_into(model: onnx.ModelProto, paths: Sequence[Path]) -> None:
     body in fp16 is used as it lies there, one in bf16 is the rounded value, made of it by a Cast.
     """
     kinds = {t.data_type for t in model.graph.initializer} & set(FLOATS)
-    indices = {kind: {k: v for path in paths for k, v in stored(path, kind).items()} for kind in kinds}
+    indices = {kind: {k: v for path in paths for k, v in stored_tensors(path, kind).items()} for kind in kinds}
     kept: list[TensorProto] = []
     nodes = []
     for tensor in model.graph.initializer:
@@ -81,7 +81,7 @@ def point_into(model: onnx.ModelProto, paths: Sequence[Path]) -> None:
     model.graph.node.extend(nodes + others)
 
 
-def stored(path: Path, kind: int) -> Mapping[bytes, Stored]:
+def stored_tensors(path: Path, kind: int) -> Mapping[bytes, Stored]:
     """Bytes of each fp16 tensor of the file, as a graph with weights of this kind has them -> where it lies."""
     data = path.read_bytes()
     size = int.from_bytes(data[:8], "little")
@@ -102,6 +102,6 @@ def _key(half: np.ndarray) -> bytes:
     return np.ascontiguousarray(half).tobytes()
 
 
-def embedded(model: onnx.ModelProto) -> Iterable[int]:
+def embedded_bytes(model: onnx.ModelProto) -> Iterable[int]:
     """Bytes of every initialiser that is stored in the graph itself."""
     return (len(t.raw_data) for t in model.graph.initializer if t.data_location != TensorProto.EXTERNAL)

@@ -8,6 +8,7 @@ in bf16. Only small constants and casts are touched: weights stay where they are
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -96,4 +97,5 @@ def _evaluate(node: onnx.NodeProto, values: dict, model: onnx.ModelProto):
         helper.make_graph([node], "constant", [], [output], inputs),
         opset_imports=model.opset_import, ir_version=model.ir_version,
     )  # fmt: skip
-    return ReferenceEvaluator(alone).run(None, {})[0]
+    answers: Any = ReferenceEvaluator(alone).run(None, {})
+    return answers[0]

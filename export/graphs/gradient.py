@@ -50,11 +50,10 @@ def _table() -> dict[Any, Any]:
     }
 
 
-def _convolution_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, bias_sizes: Any, stride: list[int], padding: list[int],
-    dilation: list[int], transposed: bool, output_padding: list[int], groups: int, mask: list[bool],
-) -> tuple[Tensor | None, None, None]:  # fmt: skip
+def _convolution_backward(*arguments: Any) -> tuple[Tensor | None, None, None]:
     """The input gradient of a convolution is its transposed convolution; weights and biases are constants here."""
+    # As aten.convolution_backward has them.
+    grad, x, weight, _, stride, padding, dilation, transposed, _, groups, mask = arguments
     missing = [
         x.shape[2 + d]
         - ((grad.shape[2 + d] - 1) * stride[d] - 2 * padding[d] + dilation[d] * (weight.shape[2 + d] - 1) + 1)
@@ -66,12 +65,11 @@ def _convolution_backward(
     return (own if mask[0] else None), None, None
 
 
-def _group_norm_backward(
-    grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor | None, batch: int, channels: int, size: int,
-    groups: int, mask: list[bool],
-) -> tuple[Tensor | None, None, None]:  # fmt: skip
+def _group_norm_backward(*arguments: Any) -> tuple[Tensor | None, None, None]:
     """Wu & He 2018 (arXiv:1803.08494): y = (x - mean) rstd weight + bias, so with g = grad weight and
     z = (x - mean) rstd: dx = rstd (g - mean(g) - z mean(g z)), means over a group."""
+    # As aten.native_group_norm_backward has them.
+    grad, x, mean, rstd, weight, batch, channels, size, groups, mask = arguments
     shape = x.shape
     grouped = (batch, groups, channels // groups * size)
     scaled = grad if weight is None else grad * weight.reshape(1, -1, *[1] * (x.ndim - 2))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-__all__ = ["DTYPES", "halved"]
+__all__ = ["DTYPES", "to_half"]
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 """Precision -> what a body computes in."""
@@ -59,7 +59,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
-def halved(part: str, module: Any, precision: str) -> Any:
+def to_half(part: str, module: Any, precision: str) -> Any:
     """The part, changed in place, with its body in the given precision if it is there in that one."""
     if precision in DTYPES and part in BODIES:
         BODIES[part](module, DTYPES[precision])

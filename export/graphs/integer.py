@@ -8,10 +8,10 @@ from pathlib import Path
 
 import onnx
 
-__all__ = ["quantized"]
+__all__ = ["quantize_dynamic"]
 
 
-def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
+def quantize_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with MatMul and Gemm in int8; convolutions, which are no faster so, stay as they are."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

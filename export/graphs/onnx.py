@@ -20,12 +20,12 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from export.graphs.changes import Made, made_of, merged, spelled_out
+from export.graphs.changes import Made, layers_of, merge_changes, restore_factors
 from export.graphs.external import point_into
 from export.graphs.folding import fold, widen_deconvolutions
 from export.graphs.gradient import gradient_module
-from export.graphs.half import DTYPES, halved
-from export.graphs.integer import quantized
+from export.graphs.half import DTYPES, to_half
+from export.graphs.integer import quantize_dynamic
 from export.runtime.common import onnx_name
 from toolkit.example import Error
 from toolkit.models.folder import image_shape, read_meta, spec_of
@@ -84,12 +84,12 @@ def export(root: Path, precision: str = "fp32", into: Path | None = None) -> lis
         model = _trace(graph, opset_of(precision))
         _clean(model)
         if precision == "int8":
-            model = quantized(model)
+            model = quantize_dynamic(model)
             _clean(model)
         fold(model)
         if precision == "bf16":
             widen_deconvolutions(model)
-        spelled_out(model, graph.made)
+        restore_factors(model, graph.made)
         point_into(model, [root / f"{part}.safetensors" for part in (graph.part, CHANGES.get(graph.part)) if part])
         _save(model, (into or root) / file, root)
         written.append((into or root) / file)
@@ -105,18 +105,18 @@ def _graphs(root: Path, meta: Mapping[str, Any], precision: str) -> Iterable[tup
     for part in ("denoiser", "student"):
         if part in meta["parts"]:
             network = load_part(root, part)
-            made = made_of(network)
-            denoiser = _Positional(halved("denoiser", merged(network), precision), list(spec.fields))
+            made = layers_of(network)
+            denoiser = _Positional(to_half("denoiser", merge_changes(network), precision), list(spec.fields))
             yield part, _Graph(denoiser, part, noisy | fields, ("denoised",), made=made)
     if "classifier" in meta["parts"]:
         classifier, classes = load_part(root, "classifier"), meta["parts"]["classifier"]["classes"]
         yield "classifier", _Graph(classifier, "classifier", noisy, ("log_probability",))
         target = {"target": torch.full((3, classes), 1.0 / classes)}
-        gradient = gradient_module(halved("gradient", classifier, precision), spec.shape, classes)
+        gradient = gradient_module(to_half("gradient", classifier, precision), spec.shape, classes)
         yield "gradient", _Graph(gradient, "classifier", noisy | target, ("gradient",))
     image = {"image": torch.randn(3, *image_shape(meta))}
     if "codec" in meta["parts"]:
-        codec: Any = halved("codec", load_part(root, "codec"), precision)
+        codec: Any = to_half("codec", load_part(root, "codec"), precision)
         yield "encoder", _Graph(_Method(codec, codec.encode), "codec", image, ("latent",))
         yield "decoder", _Graph(_Method(codec, codec.decode), "codec", {"latent": x}, ("image",))
     for part in ("features", "detector"):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from export.verify import PROMPTS, told
+from export.verify import PROMPTS, sample_conditions
 from toolkit.diffusion.model import TEXT, Model, Spec
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.diffusion.schedule import karras
@@ -85,7 +85,7 @@ def trajectories(
 
 def _conditions(model: Model, spec: Spec) -> dict[str, np.ndarray]:
     """Values of every field by its kind; a text is what the model's own encoder says of some prompts."""
-    cond = told(spec, ROWS)
+    cond = sample_conditions(spec, ROWS)
     if TEXT in cond and model.text is not None:
         cond[TEXT] = model.text([PROMPTS[n % len(PROMPTS)] for n in range(ROWS)])
     return cond

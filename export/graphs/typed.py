@@ -31,12 +31,14 @@ def open(root: str | os.PathLike[str], precision: str) -> Model:
 
         def run(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             with np.errstate(all="ignore"):  # what overflows shows in the answer
-                return dict(zip(graph.output_names, graph.run(None, dict(feed)), strict=True))
+                answers: Any = graph.run(None, dict(feed))
+                names: Any = graph.output_names
+                return dict(zip(names, answers, strict=True))
 
         return run
 
     def run(name: str) -> common.Run:
-        return common.lazily(common.onnx_file(root, name, "onnx", precision), "onnx", evaluator)
+        return common.open_lazily(common.onnx_file(root, name, "onnx", precision), "onnx", evaluator)
 
     return common.assemble(root, read_meta(root), run, f"typed:{precision}")
 

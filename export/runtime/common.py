@@ -21,7 +21,17 @@ from toolkit.example import Error
 from toolkit.language import tokenizer
 from toolkit.models.folder import fingerprint, spec_of
 
-__all__ = ["INTEGER", "ONNX_INTEGER", "PRECISIONS", "Run", "assemble", "checked", "lazily", "onnx_file", "onnx_name"]
+__all__ = [
+    "INTEGER",
+    "ONNX_INTEGER",
+    "PRECISIONS",
+    "Run",
+    "assemble",
+    "check_graph_file",
+    "onnx_file",
+    "onnx_name",
+    "open_lazily",
+]
 
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 """One opened graph: arrays by input name -> arrays of their own by output name, in the graph's order."""
@@ -46,7 +56,7 @@ GRAPH_FIELD = 7
 
 def onnx_file(root: Path, name: str, backend: str, precision: str = "fp32") -> Path:
     """The ONNX file of a graph, looked at: <graph>.<precision>.onnx of one that there is in it, else <graph>.onnx."""
-    return checked(root / onnx_name(name, precision), backend, precision)
+    return check_graph_file(root / onnx_name(name, precision), backend, precision)
 
 
 def onnx_name(name: str, precision: str = "fp32") -> str:
@@ -55,7 +65,7 @@ def onnx_name(name: str, precision: str = "fp32") -> str:
     return f"{name}.{precision}.onnx" if own else f"{name}.onnx"
 
 
-def checked(path: Path, backend: str, precision: str = "fp32") -> Path:
+def check_graph_file(path: Path, backend: str, precision: str = "fp32") -> Path:
     """That path, if a whole graph lies there; else an Error that names it and says how it is written."""
     remedy = f"diffgraft export {path.parent} --to {backend}" + f" --precision {precision}" * (precision != "fp32")
     if not path.is_file():
@@ -65,7 +75,7 @@ def checked(path: Path, backend: str, precision: str = "fp32") -> Path:
     return path
 
 
-def lazily(path: Path, backend: str, open_: Callable[[Path], Run]) -> Run:
+def open_lazily(path: Path, backend: str, open_: Callable[[Path], Run]) -> Run:
     """A graph that is opened at its first call; what a runtime then refuses is an Error that names the file."""
 
     @functools.cache

@@ -110,8 +110,8 @@ def _openvino(threads: int, precision: str) -> Callable[[Path], Engine]:
             size = rows if rows in self.compiled or len(self.compiled) < ours.SHAPED else 0
             if size not in self.compiled:
                 model = core.read_model(self.path)
-                openvino_graphs.convolved(model)
-                openvino_graphs.spread_norms(model, ours.PLACES if precision == "fp32" else ours.PLACES_REDUCED)
+                openvino_graphs.rewrite_deconvolutions(model)
+                openvino_graphs.rewrite_group_norms(model, ours.PLACES if precision == "fp32" else ours.PLACES_REDUCED)
                 if size:
                     shapes = {value.any_name: value.partial_shape for value in model.inputs}
                     model.reshape(

@@ -48,7 +48,9 @@ def open(
 
     def side(graph: str) -> Run:
         own = graph if (root / f"{graph}.{precision}.onnx").is_file() else ""
-        return common.lazily(common.onnx_file(root, graph, backend, precision if own else "fp32"), backend, connect)
+        return common.open_lazily(
+            common.onnx_file(root, graph, backend, precision if own else "fp32"), backend, connect
+        )
 
     whole = beside["form"] != "step"
     engine = connect(path)

@@ -65,7 +65,7 @@ def open(root: str | os.PathLike[str], threads: int = 0, precision: str = "fp32"
         reduced = precision != "fp32" and able and name not in EXACT
         chosen = settings | {"INFERENCE_PRECISION_HINT": "bf16" if reduced else "f32"}
         path = _file(root, name, precision)
-        return common.lazily(path, "openvino", lambda path: _Graph(core, path, chosen))
+        return common.open_lazily(path, "openvino", lambda path: _Graph(core, path, chosen))
 
     return common.assemble(root, meta, run, f"openvino:{precision}")
 
@@ -95,8 +95,8 @@ def _file(root: Path, name: str, precision: str) -> Path:
     path = root / f"{name}.int8.xml"
     if precision != "int8" or name not in common.INTEGER:
         return common.onnx_file(root, name, "openvino")
-    common.checked(path, "openvino", precision)
-    common.checked(path.with_suffix(".bin"), "openvino", precision)
+    common.check_graph_file(path, "openvino", precision)
+    common.check_graph_file(path.with_suffix(".bin"), "openvino", precision)
     # The weights of such a graph are its own: changed weights of the folder would not reach it.
     if fingerprint(root) not in path.read_text(encoding="utf-8", errors="replace"):
         raise Error(
@@ -113,8 +113,8 @@ class _Graph:
         self.core, self.settings = core, settings
         self.model = core.read_model(path)
         reduced = settings["INFERENCE_PRECISION_HINT"] != "f32"
-        openvino_graphs.convolved(self.model)
-        openvino_graphs.spread_norms(self.model, PLACES_REDUCED if reduced else PLACES)
+        openvino_graphs.rewrite_deconvolutions(self.model)
+        openvino_graphs.rewrite_group_norms(self.model, PLACES_REDUCED if reduced else PLACES)
         self.requests: dict[int, Any] = {}
         # One request computes one thing at a time, and its buffers are its own.
         self.lock = threading.Lock()

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["convolved", "spread_norms"]
+__all__ = ["rewrite_deconvolutions", "rewrite_group_norms"]
 
 
-def convolved(model: Any) -> int:
+def rewrite_deconvolutions(model: Any) -> int:
     """Rewrite transposed convolutions of stride 1 as convolutions, and give the others weights of their own; returns how many.
 
     The plugin keeps weights that it has packed by where they came from. In the gradient of a classifier a convolution and
@@ -43,7 +43,7 @@ def _constant(value: Any) -> np.ndarray | None:
     return np.array(node.data).astype(np.float32) if node.get_type_name() == "Constant" else None
 
 
-def spread_norms(model: Any, places: int) -> int:
+def rewrite_group_norms(model: Any, places: int) -> int:
     """Rewrite group norms over maps of so many places or more; returns how many.
 
     ONNX has a group norm as an instance norm of a map folded to (batch, groups, all the rest), which the plugin can

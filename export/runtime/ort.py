@@ -47,7 +47,7 @@ def open(root: str | os.PathLike[str], threads: int = 0, precision: str = "fp32"
         return _run(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
 
     def run(name: str) -> common.Run:
-        return common.lazily(common.onnx_file(root, name, "onnx", precision), "onnx", session)
+        return common.open_lazily(common.onnx_file(root, name, "onnx", precision), "onnx", session)
 
     backend = "onnx:cpu" if precision == "fp32" else f"onnx:{precision}"
     return common.assemble(root, meta, run, backend)

@@ -19,13 +19,13 @@ from export.engines import signing
 from export.engines.engine import Batch, digest, engine, fingerprint, gpu, library
 from export.engines.progress import Watch
 from export.runtime import common, nvidia, ort
-from export.verify import LIMITS, compared, demand, verify
+from export.verify import LIMITS, compare, require, verify
 from toolkit.diffusion.model import Model
 from toolkit.example import Error, Note
 from toolkit.models.folder import fingerprint as weights_of
 from toolkit.models.folder import read_meta
 
-__all__ = ["CARRY", "LABELS", "Stepper", "chunked", "looped", "open", "stepper"]
+__all__ = ["CARRY", "LABELS", "Stepper", "host_loop", "open", "split_batches", "stepper"]
 
 LABELS = {
     "engines": "TensorRT and TensorRT-RTX engines are run",
@@ -79,20 +79,20 @@ def stepper(
             carry = {state: output for state, output in CARRY.items() if state in own.inputs}
             return own.loop(fixed, len(next(iter(each.values()))), carry, each)
 
-        return _agreed(run, looped(_on_cpu(common.onnx_file(root, "step", "onnx")), CARRY), precision)
+        return _agreed(run, host_loop(_on_cpu(common.onnx_file(root, "step", "onnx")), CARRY), precision)
 
     def on_cuda() -> Stepper:
         _has_cuda()
-        return looped(nvidia.cuda_run(common.onnx_file(root, "step", "onnx", precision)), CARRY)
+        return host_loop(nvidia.cuda_run(common.onnx_file(root, "step", "onnx", precision)), CARRY)
 
     def on_cpu() -> Stepper:
-        return looped(_on_cpu(common.onnx_file(root, "step", "onnx")), CARRY)
+        return host_loop(_on_cpu(common.onnx_file(root, "step", "onnx")), CARRY)
 
     ladder = {"TensorRT": on_tensorrt, "ONNX Runtime on CUDA": on_cuda, "ONNX Runtime on the CPU": on_cpu}
     return _first(root, ladder)
 
 
-def looped(run: common.Run, carry: Mapping[str, str]) -> Stepper:
+def host_loop(run: common.Run, carry: Mapping[str, str]) -> Stepper:
     """A step graph in a loop on the host: what the CUDA graph of all steps has to agree with."""
 
     def steps(fixed: Mapping[str, np.ndarray], each: Mapping[str, np.ndarray], /) -> dict[str, np.ndarray]:
@@ -105,7 +105,7 @@ def looped(run: common.Run, carry: Mapping[str, str]) -> Stepper:
     return steps
 
 
-def chunked(run: common.Run, dynamic: frozenset[str], most: int) -> common.Run:
+def split_batches(run: common.Run, dynamic: frozenset[str], most: int) -> common.Run:
     """A graph that takes any batch, of a graph that takes at most that many rows. dynamic: its inputs with a batch axis."""
 
     def pieces(feed: Mapping[str, np.ndarray], /) -> dict[str, np.ndarray]:
@@ -144,7 +144,7 @@ def _tensorrt(root: Path, meta: Mapping[str, Any], precision: str, batch: Batch,
         path = common.onnx_file(root, name, "tensorrt", precision)
         made_for.append(fingerprint(path, weights, lib, target, batch, precision))
         opened = nvidia.Engine(lib.module, engine(path, weights, lib, target, batch, precision, watch))
-        return chunked(opened, opened.dynamic, batch.most)
+        return split_batches(opened, opened.dynamic, batch.most)
 
     model = common.assemble(root, meta, run, f"tensorrt:{precision}")
     _accept(ort.open(root), model, precision, {"engines": made_for})
@@ -210,7 +210,7 @@ def _agreed(candidate: Stepper, reference: Stepper, precision: str) -> Stepper:
             try:
                 for _ in range(2):
                     for name, found in candidate(fixed, each).items():
-                        demand(compared(name, wanted[name], found, LIMITS[precision]))
+                        require(compare(name, wanted[name], found, LIMITS[precision]))
                 checked.add(kind)
             except Error as problem:
                 refused.append(problem)

@@ -1,0 +1,1 @@
+"""Step and sampler graphs: guidance, solver and network composed into one."""

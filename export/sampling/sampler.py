@@ -27,7 +27,7 @@ from scipy import ndimage
 from export.sampling import plan as plans
 from export.sampling.compose import FLOAT, INT64, Composer
 from export.sampling.plan import Healing, Plan
-from export.sampling.walking import Evaluate, Fields, Walk, batch, guided, joined, total, walked
+from export.sampling.walking import Evaluate, Fields, Guidance, Walk, add_up, add_walk, batch, concatenate, guided
 from toolkit.diffusion.model import TEXT, Field, Spec
 from toolkit.example import Error
 from toolkit.models.folder import image_shape, read_meta, spec_of
@@ -104,10 +104,10 @@ def _step(c: Composer, spec: Spec, plan: Plan) -> None:
     null = guidance = None
     if plan.guidance not in (0, 1):
         guidance, null = c.input("guidance", [1]), _unstated(c, spec, plan, wanted, x)
-    denoised = guided(c, plan.denoiser, x, sigma, wanted, null, guidance, target, scale, spec)
+    denoised = guided(c, spec, Guidance(plan.denoiser, wanted, null, guidance, target), x, sigma, scale)
     terms = [x, denoised, previous, noise]
     parts = c.node("Split", numbers, outputs=4, axis=0, num_outputs=4)
-    c.output("next", total(c, [c.node("Mul", part, term) for part, term in zip(parts, terms, strict=True)]), shape)
+    c.output("next", add_up(c, [c.node("Mul", part, term) for part, term in zip(parts, terms, strict=True)]), shape)
     c.output("denoised", denoised, shape)
 
 
@@ -119,7 +119,7 @@ def _generation(c: Composer, spec: Spec, meta: Mapping, plan: Plan, scan: bool) 
     wanted = _inputs(c, spec)
     null = _unstated(c, spec, plan, wanted, noise)
     x = c.node("Mul", noise, c.constant([plan.initial_scale]))
-    x = walked(Walk(c, spec, [down], noise, _down(spec, plan, wanted, null, None), [], draws), x, scan)
+    x = add_walk(Walk(c, spec, [down], noise, _down(spec, plan, wanted, null, None), [], draws), x, scan)
     if plan.final_scale != 1:
         x = c.node("Div", x, c.constant([plan.final_scale]))
     image = c.call("decoder", {"latent": x}) if "codec" in meta["parts"] else x
@@ -136,25 +136,25 @@ def _counterfactual(c: Composer, spec: Spec, meta: Mapping, plan: Plan, healing:
     views = [image, _mirrored(c, image, shape[-1])] if healing.mirror else [image]
     members = len(views) * len(plan.schedules)
     up, down = ([walk for walk in walks for _ in views] for walks in plans.tables(plan))
-    x = joined(c, views * len(plan.schedules))
+    x = concatenate(c, views * len(plan.schedules))
     x = c.call("encoder", {"image": x}) if codec else x
     target = None
     if plan.classifier_guidance:
-        target = joined(c, [_one_hot(c, wanted[healing.label], _classes(c)[0])] * members)
-    wanted, null = ({k: joined(c, [v] * members) for k, v in fields.items()} for fields in (wanted, null))
+        target = concatenate(c, [_one_hot(c, wanted[healing.label], _classes(c)[0])] * members)
+    wanted, null = ({k: concatenate(c, [v] * members) for k, v in fields.items()} for fields in (wanted, null))
 
     def encode(c: Composer, x: str, sigma: str, _scale: str | None) -> str:
-        return guided(c, healing.encoder, x, sigma, null, None, None, None, None, spec)
+        return guided(c, spec, Guidance(healing.encoder, null), x, sigma, None)
 
-    x = walked(Walk(c, spec, up, image, encode, []), x, scan)
+    x = add_walk(Walk(c, spec, up, image, encode, []), x, scan)
     scales = [[plans.weight(plan, sigma) * sigma**2 for sigma in walk.sigmas] for walk in down]
-    x = walked(Walk(c, spec, down, image, _down(spec, plan, wanted, null, target), scales), x, scan)
+    x = add_walk(Walk(c, spec, down, image, _down(spec, plan, wanted, null, target), scales), x, scan)
     x = c.call("decoder", {"latent": x}) if codec else x
     split = c.node("Split", c.node("Reshape", x, c.constant([members, -1, *shape[1:]], np.int64)),
                    outputs=members, axis=0, num_outputs=members) if members > 1 else x  # fmt: skip
     found = [c.node("Squeeze", one, c.constant([0], np.int64)) for one in split] if members > 1 else [x]
     back = [_mirrored(c, one, shape[-1]) if healing.mirror and n % 2 else one for n, one in enumerate(found)]
-    changed = c.node("Mul", total(c, back), c.constant([1 / members])) if members > 1 else x
+    changed = c.node("Mul", add_up(c, back), c.constant([1 / members])) if members > 1 else x
     c.output("counterfactual", changed, shape)
     c.output("anomaly", _anomaly(c, healing, c.node("Sub", image, changed), shape), ["batch", 1, *shape[2:]])
 
@@ -177,7 +177,7 @@ def _down(spec: Spec, plan: Plan, wanted: Fields, null: Fields, target: str | No
     def evaluate(c: Composer, x: str, sigma: str, scale: str | None) -> str:
         guidance = None if one is not None else c.constant([plan.guidance])
         fields, other = (wanted, null) if one is None else (one, None)
-        return guided(c, plan.denoiser, x, sigma, fields, other, guidance, target, scale, spec)
+        return guided(c, spec, Guidance(plan.denoiser, fields, other, guidance, target), x, sigma, scale)
 
     return evaluate
 
@@ -205,7 +205,7 @@ def _unstated(c: Composer, spec: Spec, plan: Plan, wanted: Fields, like: str) ->
 def _null(c: Composer, field: Field, like: str) -> str:
     value = c.constant(np.full((1, *field.shape), field.null), np.dtype(field.dtype))
     sizes = [batch(c, like)] + ([c.constant([1] * len(field.shape), np.int64)] if field.shape else [])
-    return c.node("Expand", value, joined(c, sizes))
+    return c.node("Expand", value, concatenate(c, sizes))
 
 
 def _classes(c: Composer) -> list[int]:

@@ -16,7 +16,7 @@ from export.sampling.compose import Composer
 from export.sampling.tableau import Tableau, steps
 from toolkit.diffusion.model import Spec
 
-__all__ = ["Evaluate", "Fields", "Walk", "batch", "guided", "joined", "total", "walked"]
+__all__ = ["Evaluate", "Fields", "Guidance", "Walk", "add_up", "add_walk", "batch", "concatenate", "guided"]
 
 Fields = Mapping[str, str]
 """Condition fields by name: the tensors of a graph that hold them."""
@@ -38,7 +38,7 @@ class Walk:
     draws: str | None = None
 
 
-def walked(walk: Walk, x: str, scan: bool) -> str:
+def add_walk(walk: Walk, x: str, scan: bool) -> str:
     """The state at the end of a way that begins at x."""
     return _scanned(walk, x) if scan else _unrolled(walk, x)
 
@@ -56,7 +56,7 @@ def _unrolled(walk: Walk, x: str) -> str:
         if walk.draws is not None:
             order = walk.members[0].draws
             terms += [([row.noise[n] for row in rows], _draw(c, walk.draws, order.index(n))) for n in rows[0].noise]
-        x = total(c, [times(c, numbers, term, walk.like) for numbers, term in terms if any(numbers)])
+        x = add_up(c, [scale_term(c, numbers, term, walk.like) for numbers, term in terms if any(numbers)])
     return x
 
 
@@ -84,7 +84,7 @@ def _scanned(walk: Walk, x: str) -> str:
         sequences.append(c.node("Gather", padded, c.constant(order, np.int64), axis=0))
         terms.append(body.input("fresh", shape))
     heights = [tall(body, spread(body, column, members, walk.like)) for column in columns[: len(terms)]]
-    after = total(body, [body.node("Mul", height, term) for height, term in zip(heights, terms, strict=True)])
+    after = add_up(body, [body.node("Mul", height, term) for height, term in zip(heights, terms, strict=True)])
     body.output("state_next", after, shape)
     body.output("denoised_next", denoised, shape)
     none = c.node("Mul", x, c.constant([0.0]))
@@ -93,24 +93,36 @@ def _scanned(walk: Walk, x: str) -> str:
     return found[0]
 
 
-def guided(
-    c: Composer, graph: str, x: str, sigma: str, wanted: Fields, null: Fields | None, guidance: str | None,
-    target: str | None, scale: str | None, spec: Spec,
-) -> str:  # fmt: skip
-    """D(wanted), or D(null) + guidance (D(wanted) - D(null)) in one call; + scale grad log p(target)."""
-    if null is None or guidance is None:
-        denoised = c.call(graph, {"x": x, "sigma": sigma, **wanted})
+@dataclass(frozen=True)
+class Guidance:
+    """What steers an evaluation. graph: the denoiser's; wanted, null: its fields; scale, target: tensors of a graph.
+
+    scale: of classifier-free guidance, None without; target (B, classes): of the classifier's gradient, None without.
+    """
+
+    graph: str
+    wanted: Fields
+    null: Fields | None = None
+    scale: str | None = None
+    target: str | None = None
+
+
+def guided(c: Composer, spec: Spec, by: Guidance, x: str, sigma: str, gradient_scale: str | None) -> str:
+    """D(wanted), or D(null) + scale (D(wanted) - D(null)) in one call; + gradient_scale grad log p(target)."""
+    wanted, null = by.wanted, by.null
+    if null is None or by.scale is None:
+        denoised = c.call(by.graph, {"x": x, "sigma": sigma, **wanted})
     else:
-        fields = {name: joined(c, [wanted[name], null[name]]) for name in wanted}
-        both = c.call(graph, {"x": joined(c, [x, x]), "sigma": joined(c, [sigma, sigma]), **fields})
+        fields = {name: concatenate(c, [wanted[name], null[name]]) for name in wanted}
+        both = c.call(by.graph, {"x": concatenate(c, [x, x]), "sigma": concatenate(c, [sigma, sigma]), **fields})
         pair = c.node("Reshape", both, c.constant([2, -1, *spec.shape], np.int64))
         halves = c.node("Split", pair, outputs=2, axis=0, num_outputs=2)
         asked, plain = (c.node("Squeeze", half, c.constant([0], np.int64)) for half in halves)
-        denoised = c.node("Add", plain, c.node("Mul", guidance, c.node("Sub", asked, plain)))
-    if target is None or scale is None:
+        denoised = c.node("Add", plain, c.node("Mul", by.scale, c.node("Sub", asked, plain)))
+    if by.target is None or gradient_scale is None:
         return denoised
-    gradient = c.call("gradient", {"x": x, "sigma": sigma, "target": target})
-    return c.node("Add", denoised, c.node("Mul", scale, gradient))
+    gradient = c.call("gradient", {"x": x, "sigma": sigma, "target": by.target})
+    return c.node("Add", denoised, c.node("Mul", gradient_scale, gradient))
 
 
 # ------------------------------------------------------------------------------------------------------------ arithmetic
@@ -129,7 +141,7 @@ def per_row(c: Composer, members: Sequence[float], like: str) -> str:
 def spread(c: Composer, members: str, count: int, like: str) -> str:
     """(members,) or (members, 1) -> (members * B,)."""
     column = c.node("Reshape", members, c.constant([count, 1], np.int64))
-    size = joined(c, [c.constant([count], np.int64), batch(c, like)])
+    size = concatenate(c, [c.constant([count], np.int64), batch(c, like)])
     return c.node("Reshape", c.node("Expand", column, size), c.constant([-1], np.int64))
 
 
@@ -144,17 +156,17 @@ def factor(c: Composer, members: Sequence[float], like: str) -> str:
     return tall(c, per_row(c, members, like))
 
 
-def times(c: Composer, members: Sequence[float], term: str, like: str) -> str:
+def scale_term(c: Composer, members: Sequence[float], term: str, like: str) -> str:
     if all(number == 1 for number in members):
         return term
     return c.node("Mul", term, factor(c, members, like))
 
 
-def total(c: Composer, terms: Sequence[str]) -> str:
+def add_up(c: Composer, terms: Sequence[str]) -> str:
     return functools.reduce(lambda one, other: c.node("Add", one, other), terms)
 
 
-def joined(c: Composer, parts: Sequence[str]) -> str:
+def concatenate(c: Composer, parts: Sequence[str]) -> str:
     return c.node("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
 
 

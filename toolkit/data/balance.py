@@ -11,10 +11,10 @@ import numpy as np
 
 from toolkit.example import Annotation, Error
 
-__all__ = ["evened", "like"]
+__all__ = ["balance_counts", "sample_like"]
 
 
-def evened(counts: Sequence[int], more: int) -> list[int]:
+def balance_counts(counts: Sequence[int], more: int) -> list[int]:
     """How `more` samples are shared out so that the sums with `counts` are as even as can be.
 
     The smallest are filled up first; with enough of them all sums differ by one at most. Ties go to the first.
@@ -33,7 +33,7 @@ def evened(counts: Sequence[int], more: int) -> list[int]:
     return added
 
 
-def like(rows: Sequence[Annotation], count: int, seed: int, balance: str | None = None) -> list[Annotation]:
+def sample_like(rows: Sequence[Annotation], count: int, seed: int, balance: str | None = None) -> list[Annotation]:
     """`count` annotations drawn from `rows`, their labels and texts only, so that other labels keep their joint distribution.
 
     balance: a label that the rows and the new ones together shall have evenly; rows that do not know it are left out.
@@ -51,7 +51,7 @@ def like(rows: Sequence[Annotation], count: int, seed: int, balance: str | None 
         names = sorted({name for row in rows for name in row.labels})
         raise Error(f"--balance takes a label that the data have, {', '.join(names)}; found '{balance}'.")
     values = sorted(groups)
-    shares = evened([len(groups[v]) for v in values], count)
+    shares = balance_counts([len(groups[v]) for v in values], count)
     return [
         Annotation(groups[value][i].text, groups[value][i].labels)
         for value, share in zip(values, shares, strict=True)

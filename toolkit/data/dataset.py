@@ -28,7 +28,7 @@ from PIL import Image, PngImagePlugin
 from toolkit.data import xmp
 from toolkit.example import Annotation, Boxes, Error, Example, Geometry, Provenance
 
-__all__ = ["FOLDS", "fold_of", "info", "read", "staged", "write"]
+__all__ = ["FOLDS", "fold_of", "read", "read_info", "staged_folder", "write"]
 
 FOLDS = 4
 
@@ -51,7 +51,7 @@ def write(
     holds; it is written last, so that a dict in it may be filled while the examples are read.
     """
     root = Path(root)
-    with staged(root) as folder:
+    with staged_folder(root) as folder:
         (folder / "images").mkdir()
         seen: set[str] = set()
         with (folder / "manifest.jsonl").open("w", encoding="utf-8") as manifest:
@@ -86,7 +86,7 @@ def read(root: str | os.PathLike[str]) -> Iterator[Example]:
         yield example
 
 
-def info(root: str | os.PathLike[str]) -> dict[str, Any]:
+def read_info(root: str | os.PathLike[str]) -> dict[str, Any]:
     """dataset.json of a data set folder."""
     path = Path(root) / "dataset.json"
     if not path.is_file():
@@ -99,7 +99,7 @@ def info(root: str | os.PathLike[str]) -> dict[str, Any]:
         raise Error(f"A data set has a dataset.json that diffgraft wrote; {path} is not: {problem}.") from problem
 
 
-class staged:
+class staged_folder:
     """A folder that appears at `root` only when the block ends without an error; an existing one is refused.
 
     overwrite: replace an existing folder, if it holds every file of `signs`, by which it is known as one that diffgraft
@@ -163,7 +163,8 @@ def _manifest(root: Path) -> list[str]:
 
 
 def _line(example: Example, folder: Path, place: Callable[[Example], str] | None) -> dict[str, Any]:
-    annotation, line = example.annotation, {"id": example.id, "file": _save_image(example, folder, place)}
+    annotation = example.annotation
+    line: dict[str, Any] = {"id": example.id, "file": _save_image(example, folder, place)}
     line |= {"group": example.group, "fold": fold_of(example.group)}
     line["labels"] = {k: None if np.isnan(v) else float(v) for k, v in annotation.labels.items()}
     if annotation.text is not None:
@@ -196,7 +197,7 @@ def _save_image(example: Example, folder: Path, place: Callable[[Example], str] 
     levels = np.rint((np.clip(image, -1, 1) + 1) * (depth / 2)).astype(np.uint16 if depth > 255 else np.uint8)
     marks = PngImagePlugin.PngInfo()
     if example.provenance is not None:
-        marks.add_itxt(xmp.KEYWORD, xmp.mark(example.provenance))
+        marks.add_itxt(xmp.KEYWORD, xmp.packet(example.provenance))
     Image.fromarray(levels[0] if image.shape[0] == 1 else levels.transpose(1, 2, 0)).save(folder / name, pnginfo=marks)
     return name
 

@@ -14,10 +14,10 @@ from scipy import ndimage
 
 from toolkit.example import Error
 
-__all__ = ["head_mask", "inner_head", "otsu", "pixels", "rim_distance", "rim_weight"]
+__all__ = ["head_mask", "inner_head", "otsu", "rim_distance", "rim_weight", "scale_length"]
 
 
-def pixels(length: float, stack: np.ndarray, width: float | None = None) -> float:
+def scale_length(length: float, stack: np.ndarray, width: float | None = None) -> float:
     """A length stated at 256 px, in pixels of this stack."""
     return length * (stack.shape[-1] if width is None else width) / 256
 
@@ -50,7 +50,7 @@ def head_mask(stack: np.ndarray) -> np.ndarray:
     head = np.zeros(above.shape, bool)
     for out, rough in zip(head, above, strict=True):
         filled = ndimage.binary_fill_holes(rough)
-        parts, count = ndimage.label(filled)
+        parts, count = ndimage.label(filled)  # type: ignore[misc]  # scipy answers a count alone only with `output`
         if count:
             out[:] = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
     return head
@@ -71,7 +71,7 @@ def inner_head(head: np.ndarray, width: float | None = None) -> np.ndarray:
     n erosions with the cross keep the pixels whose city-block distance to the outside is more than n, which one
     distance transform finds.
     """
-    steps = round(pixels(18, head, width))
+    steps = round(scale_length(18, head, width))
     return _inside(head, lambda mask: ndimage.distance_transform_cdt(mask, "taxicab")) > steps
 
 

@@ -22,18 +22,9 @@ from toolkit.diffusion.model import Field
 from toolkit.example import Annotation, Error
 
 __all__ = [
-    "Range",
-    "Vocabulary",
-    "condition",
-    "fields",
-    "from_json",
-    "of",
-    "parse",
-    "spell",
-    "to_json",
-    "told",
-    "translated",
-]
+    "Range", "Vocabulary", "condition", "describe", "fields", "from_json", "parse", "spell", "to_json", "translate",
+    "vocabulary_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,7 +63,7 @@ def to_json(vocabulary: Vocabulary) -> dict[str, list[Any]]:
     }
 
 
-def of(facts: Mapping[str, Any], domain: ModuleType) -> Vocabulary:
+def vocabulary_of(facts: Mapping[str, Any], domain: ModuleType) -> Vocabulary:
     """The vocabulary in a dataset.json or model.json; one written before they had any has that of its domain."""
     return from_json(facts["labels"]) if facts.get("labels") else domain.VOCABULARY
 
@@ -127,7 +118,7 @@ def spell(vocabulary: Vocabulary, labels: Mapping[str, float]) -> dict[str, str]
     }
 
 
-def translated(labels: Mapping[str, float], theirs: Vocabulary, ours: Vocabulary) -> dict[str, float]:
+def translate(labels: Mapping[str, float], theirs: Vocabulary, ours: Vocabulary) -> dict[str, float]:
     """Labels of one vocabulary in another, by the names of their values; what the other does not know is left out."""
     found: dict[str, float] = {}
     for name, word in spell(theirs, labels).items():
@@ -140,7 +131,7 @@ def translated(labels: Mapping[str, float], theirs: Vocabulary, ours: Vocabulary
     return found
 
 
-def told(vocabulary: Vocabulary, labels: Mapping[str, float]) -> str:
+def describe(vocabulary: Vocabulary, labels: Mapping[str, float]) -> str:
     """Labels as a caption: the names of values, numbers with theirs; what a longer name says already is left out."""
     words = spell(vocabulary, labels)
     names = {value.lower() for name, value in words.items() if type(vocabulary[name]) is not Range}

@@ -18,7 +18,7 @@ from PIL import Image
 
 from toolkit.example import Error, Provenance
 
-__all__ = ["KEYWORD", "mark", "provenance", "read"]
+__all__ = ["KEYWORD", "packet", "provenance", "read"]
 
 KEYWORD = "XML:com.adobe.xmp"
 """Of the iTXt chunk of a PNG that holds an XMP packet (XMP specification, part 3)."""
@@ -48,7 +48,7 @@ NAMESPACES = {
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def mark(made: Provenance) -> str:
+def packet(made: Provenance) -> str:
     """The XMP packet of an image with this provenance. Raises KeyError for a kind that Provenance does not know."""
     seed = "" if made.seed is None else str(made.seed)
     told = f"{TOLD[made.kind]} diffgraft; model {made.model}, procedure {made.procedure}, seed {seed or 'not stated'}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from toolkit.diffusion import guidance
@@ -16,7 +17,7 @@ from toolkit.diffusion.noise import Draws, Purpose
 from toolkit.diffusion.samplers import Sampler
 from toolkit.example import Error
 
-__all__ = ["counterfactual", "differential", "generate", "inpaint", "invert", "sdedit"]
+__all__ = ["Resampling", "counterfactual", "differential", "generate", "inpaint", "invert", "sdedit"]
 
 
 def generate(sampler: Sampler, denoise: Denoise, sigmas: Sequence[float], noise: Draws, scale: float) -> Array:
@@ -27,7 +28,7 @@ def generate(sampler: Sampler, denoise: Denoise, sigmas: Sequence[float], noise:
 def sdedit(sampler: Sampler, denoise: Denoise, x: Array, sigmas: Sequence[float], noise: Draws) -> Array:
     """An image with random noise up to sigmas[0], then denoised (Meng et al. 2021, SDEdit, arXiv:2108.01073, alg. 1).
 
-    To change a part of the image only, put `guidance.keeping` around denoise.
+    To change a part of the image only, put `guidance.keep_known` around denoise.
     """
     return sampler(denoise, x + sigmas[0] * noise(0, Purpose.START), sigmas, noise)
 
@@ -42,7 +43,7 @@ def differential(
     The model sees the rest of the image, noised, all the while. Where the paper draws the noise of what is kept anew at
     each step, here it is the noise of the sampler, so that any sampler, a multistep one too, goes through undisturbed.
     """
-    return sdedit(sampler, guidance.keeping_above(denoise, x, levels), x, sigmas, noise)
+    return sdedit(sampler, guidance.keep_above(denoise, x, levels), x, sigmas, noise)
 
 
 def invert(sampler: Sampler, denoise: Denoise, x: Array, sigmas: Sequence[float]) -> Array:
@@ -59,12 +60,21 @@ def counterfactual(
 ) -> Array:
     """What the image x would be under another condition: up with `encode`, down with `decode`.
 
-    The way up is deterministic, which keeps what the condition does not speak of. decode is `guidance.toward` the
+    The way up is deterministic, which keeps what the condition does not speak of. decode is `guidance.classifier_guided` the
     target class, or the other condition. Errors: a sampler that draws noise.
     Wolleb et al. 2022, arXiv:2203.04306, algorithm 1; Sanchez & Tsaftaris 2022, Diff-SCM, arXiv:2202.10166.
     """
     noisy = invert(sampler, encode, x, sigmas)
     return sampler(decode, noisy, sigmas, noise)
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How RePaint harmonises the known part and the rest: each run of `jump` steps is gone through `resamples` times, with
+    fresh noise back up in between; resamples 1 is plain replacement. The paper's values (section 4.2)."""
+
+    jump: int = 10
+    resamples: int = 10
 
 
 def inpaint(
@@ -75,17 +85,16 @@ def inpaint(
     sigmas: Sequence[float],
     noise: Draws,
     scale: float,
-    jump: int = 10,
-    resamples: int = 10,
+    resampling: Resampling = Resampling(),
 ) -> Array:
     """The image `known` where mask is 1, completed elsewhere.
 
-    After each step the known part is put back at the noise level reached. Each run of `jump` steps is gone through
-    `resamples` times, with fresh noise back up in between, so that the two parts come to agree; resamples 1 is plain
-    replacement. About steps * resamples evaluations. The sampler is called a step at a time, so a multistep one is of
+    After each step the known part is put back at the noise level reached, see `Resampling` for how the two parts come to
+    agree. About steps * resamples evaluations. The sampler is called a step at a time, so a multistep one is of
     first order here. mask: broadcasts to known, of its dtype. scale: as in `generate`.
     Lugmayr et al. 2022, RePaint, arXiv:2201.09865, algorithm 1 and section 4.2; the paper's values are the defaults.
     """
+    jump, resamples = resampling.jump, resampling.resamples
     if jump < 1 or resamples < 1:
         raise Error(f"jump and resamples are 1 or more; found {jump} and {resamples}. RePaint's values are 10 and 10.")
 

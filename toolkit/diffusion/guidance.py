@@ -12,7 +12,10 @@ from collections.abc import Callable
 from toolkit.diffusion.model import Array, Cond, Denoise, Denoiser, Gradient
 from toolkit.example import Error
 
-__all__ = ["classifier_free", "conditioned", "interval", "keeping", "keeping_above", "rescaled", "toward", "watched"]
+__all__ = [
+    "classifier_free", "classifier_guided", "conditioned", "interval", "keep_above", "keep_known", "rescale_guidance",
+    "with_callback",
+]  # fmt: skip
 
 
 def conditioned(denoiser: Denoiser, cond: Cond) -> Denoise:
@@ -39,7 +42,7 @@ def classifier_free(denoiser: Denoiser, cond: Cond, null: Cond, scale: float) ->
     return guided
 
 
-def toward(denoise: Denoise, gradient: Gradient, target: Array, scale: float) -> Denoise:
+def classifier_guided(denoise: Denoise, gradient: Gradient, target: Array, scale: float) -> Denoise:
     """Classifier guidance: D + scale sigma^2 grad_x log p(target | x; sigma). Scale 0 is `denoise` itself.
 
     target: (B, classes) weights. Dhariwal & Nichol 2021, arXiv:2105.05233, eq. 14 and algorithm 2, whose
@@ -55,7 +58,7 @@ def interval(guided: Denoise, plain: Denoise, low: float, high: float) -> Denois
     return lambda x, sigma: (guided if low < sigma <= high else plain)(x, sigma)
 
 
-def rescaled(guided: Denoise, plain: Denoise, phi: float) -> Denoise:
+def rescale_guidance(guided: Denoise, plain: Denoise, phi: float) -> Denoise:
     """`guided`, with a part phi of it brought to the standard deviation, per sample, of the conditional `plain`.
 
     Lin et al. 2023, arXiv:2305.08891, section 3.4, taken on the denoised image. Phi 0 is `guided` itself.
@@ -71,7 +74,7 @@ def rescaled(guided: Denoise, plain: Denoise, phi: float) -> Denoise:
     return denoise
 
 
-def keeping(denoise: Denoise, known: Array, mask: Array) -> Denoise:
+def keep_known(denoise: Denoise, known: Array, mask: Array) -> Denoise:
     """D, but the known image where mask is 1. A walk down to sigma 0 leaves that part exactly as it is.
 
     known: shape of x, at sigma 0. mask: broadcasts to x, of the dtype of x; values between 0 and 1 blend.
@@ -79,7 +82,7 @@ def keeping(denoise: Denoise, known: Array, mask: Array) -> Denoise:
     return lambda x, sigma: denoise(x, sigma) * (1 - mask) + known * mask
 
 
-def keeping_above(denoise: Denoise, known: Array, levels: Array) -> Denoise:
+def keep_above(denoise: Denoise, known: Array, levels: Array) -> Denoise:
     """D at the places whose level sigma has come down to, the known image everywhere else.
 
     known: shape of x, at sigma 0. levels: broadcasts to x, in units of sigma. Under a constant D every sampler answers
@@ -94,7 +97,7 @@ def keeping_above(denoise: Denoise, known: Array, levels: Array) -> Denoise:
     return denoised
 
 
-def watched(denoise: Denoise, watch: Callable[[float, Array], object]) -> Denoise:
+def with_callback(denoise: Denoise, watch: Callable[[float, Array], object]) -> Denoise:
     """`denoise` that tells watch(sigma, denoised) at each evaluation: progress, previews. Stops at the first NaN."""
 
     def watching(x: Array, sigma: float) -> Array:

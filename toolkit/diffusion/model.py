@@ -12,26 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 __all__ = [
-    "BOXES",
-    "OBJECTS",
-    "TEXT",
-    "Array",
-    "Classifier",
-    "Codec",
-    "Cond",
-    "Denoise",
-    "Denoiser",
-    "Detector",
-    "Features",
-    "Field",
-    "Gradient",
-    "Identity",
-    "Likeness",
-    "Model",
-    "Noise",
-    "Spec",
-    "Text",
-]
+    "BOXES", "OBJECTS", "TEXT", "Array", "Classifier", "Codec", "Cond", "Denoise", "Denoiser", "Detector", "Features",
+    "Field", "Gradient", "Identity", "Likeness", "Model", "Noise", "Spec", "Text",
+]  # fmt: skip
 
 Array = Any
 """A numpy array or a torch tensor; the engine uses + - * / ** and .mean(axis, keepdims) of it and nothing else."""
@@ -123,7 +106,7 @@ class Detector(Protocol):
     """Objects in images: image (B, C, H, W) in [-1, 1] -> scores (B, K, h, w), corners (B, 4, h, w), K classes.
 
     A probability for each place of a map and class, and a box for each place, x0 y0 x1 y1 in pixels of the image.
-    `toolkit.evaluation.detection.decode` reads boxes from it.
+    `toolkit.evaluation.detection.metrics.decode` reads boxes from it.
     """
 
     def __call__(self, image: Array, /) -> Mapping[str, Array]: ...

@@ -17,22 +17,9 @@ from operator import mul
 from toolkit.example import Error
 
 __all__ = [
-    "COSINE",
-    "LINEAR",
-    "SIGMA_CAP",
-    "Clock",
-    "Schedule",
-    "clock",
-    "cosine",
-    "ddpm",
-    "ddpm_sigma",
-    "ddpm_time",
-    "described",
-    "exponential",
-    "from_strength",
-    "karras",
-    "strength_to_sigma",
-]
+    "COSINE", "LINEAR", "SIGMA_CAP", "Clock", "Schedule", "clock", "clock_from_config", "cosine", "ddpm", "ddpm_sigma",
+    "ddpm_time", "exponential", "from_strength", "karras", "strength_to_sigma",
+]  # fmt: skip
 
 Schedule = Callable[..., list[float]]
 """(steps, sigma_max, ...) -> steps + 1 decreasing sigmas."""
@@ -125,7 +112,7 @@ BETAS: dict[str, Callable[[float, float, int], Iterable[float]]] = {
 """diffusers' names of what beta does between its first and its last value; scaled_linear is Stable Diffusion's."""
 
 
-def described(
+def clock_from_config(
     beta_schedule: str = "linear",
     beta_start: float = 0.00085,
     beta_end: float = 0.012,

@@ -10,26 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from toolkit.evaluation.anomaly import Interval
-from toolkit.evaluation.finite import finite
+from toolkit.evaluation.finite import check_finite
+from toolkit.evaluation.interval import Interval
 from toolkit.example import Error
 
 __all__ = [
-    "Figures",
-    "balanced_accuracy",
-    "calibration_error",
-    "difference",
-    "figures",
-    "forest",
-    "forests",
-    "majority",
-    "thumbnails",
-]
+    "Figures", "balanced_accuracy", "calibration_error", "difference", "figures", "majority_class", "random_forest",
+    "random_forest_probabilities", "thumbnails",
+]  # fmt: skip
 
 RESAMPLES = 2000
 BINS = 15
@@ -57,9 +51,9 @@ def figures(predicted: np.ndarray, truth: np.ndarray, classes: int) -> Figures:
     """predicted, truth: (N,) class indices. Errors: no sample, shapes that differ, an index that is no class."""
     _check(predicted[None], truth, classes)
     known = np.arange(classes)
-    precision, recall, f1, support = precision_recall_fscore_support(
-        truth, predicted, labels=known, zero_division=np.nan
-    )
+    # Arrays, because no average is asked for; scikit-learn has no annotations that tell.
+    options: dict[str, Any] = {"labels": known, "zero_division": np.nan}
+    precision, recall, f1, support = map(np.asarray, precision_recall_fscore_support(truth, predicted, **options))
     there = support > 0
     return Figures(
         accuracy=float(np.mean(predicted == truth)),
@@ -78,7 +72,7 @@ def calibration_error(log_probability: np.ndarray, truth: np.ndarray, bins: int 
 
     log_probability (N, K). Guo et al. 2017, arXiv:1706.04599, eq. 3. Errors: one that is not finite.
     """
-    confidence = np.exp(finite(log_probability, "log-probabilities").max(1))
+    confidence = np.exp(check_finite(log_probability, "log-probabilities").max(1))
     hit = log_probability.argmax(1) == truth
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(place, hit - confidence, bins)
@@ -116,7 +110,7 @@ def difference(
 # What costs nothing
 
 
-def majority(targets: np.ndarray, count: int, classes: int) -> np.ndarray:
+def majority_class(targets: np.ndarray, count: int, classes: int) -> np.ndarray:
     """(count,) the most frequent class of the training samples; of equals the first."""
     return np.full(count, np.bincount(targets, minlength=classes).argmax())
 
@@ -132,16 +126,18 @@ def thumbnails(images: np.ndarray, size: tuple[int, int] = (8, 16), bins: int = 
     return np.concatenate([small.reshape(len(images), -1), *shares], 1)
 
 
-def forest(images: np.ndarray, targets: np.ndarray, test: np.ndarray, seed: int = 0, trees: int = 200) -> np.ndarray:
+def random_forest(
+    images: np.ndarray, targets: np.ndarray, test: np.ndarray, seed: int = 0, trees: int = 200
+) -> np.ndarray:
     """(N,) classes of `test` by a random forest on thumbnails and colour histograms, classes weighted equally."""
     model = RandomForestClassifier(trees, class_weight="balanced", random_state=seed, n_jobs=1)
     return model.fit(thumbnails(images), targets).predict(thumbnails(test))
 
 
-def forests(
+def random_forest_probabilities(
     images: np.ndarray, targets: np.ndarray, test: np.ndarray, sizes: Sequence[int], seed: int = 0, trees: int = 200
 ) -> np.ndarray:
-    """(N, K) probabilities of the values of several labels (N, L), one label after the other; as `forest` for each.
+    """(N, K) probabilities of the values of several labels (N, L), one label after the other; as `random_forest` for each.
 
     What is unknown, NaN, is left out. A label of which no sample is known has equal ones.
     """

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from toolkit.diffusion.model import BOXES, OBJECTS, Spec
-from toolkit.evaluation.detection import Detections, decode
-from toolkit.evaluation.downstream import Arm
+from toolkit.evaluation.detection.metrics import Detections, decode
+from toolkit.evaluation.downstream import Arm, Recipe
 from toolkit.example import Annotation, Boxes, Error
 from toolkit.networks.detector import Detector
 from toolkit.objects import boxes as layout
-from toolkit.settings import Augmentation, Network, Training
-from toolkit.training.detecting import detecting
+from toolkit.settings import Training
+from toolkit.training.detecting import detection_loss
 from toolkit.training.finite import finite_step, finite_weights
 from toolkit.training.loader import Batch, augment_batch, generator
 from toolkit.training.loop import learning_rate_factor
@@ -63,20 +63,18 @@ def train(
     pool: Pictures | None,
     test: np.ndarray,
     names: Sequence[str],
-    augmentation: Augmentation,
-    settings: Training,
-    network: Network,
+    recipe: Recipe,
     paste: Paste | None = None,
     watch: Callable[[int, int], object] = lambda *_: None,
 ) -> Outcome:
     """Train one arm and find objects in the test images (N, C, H, W).
 
-    settings: steps, batch, learning_rate, warmup, weight_decay, ema, seed and precision count; "bf16" is autocast. names: of
-    the classes. paste: for the real images of the arm, before they are augmented. What finds objects is the exponential
-    average of the weights. watch(step, steps) after every step.
+    names: of the classes. paste: for the real images of the arm, before they are augmented. What finds objects is the
+    exponential average of the weights, settings.ema of the recipe. watch(step, steps) after every step.
     Errors: an arm that draws from a pool without one, or mixes images; no image to draw from; a training that did not stay
     finite.
     """
+    settings = recipe.settings
     if arm.mixing:
         raise Error(f"Boxes are not mixed as labels are; arm '{arm.name}' has mixing. Leave it out.")
     if bool(arm.pool) != (pool is not None):
@@ -91,7 +89,8 @@ def train(
     drawn, losses, begun = dict.fromkeys(sources, 0), [], clock()
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        module = Detector(network, spec.shape, len(names)).to(device, memory_format=torch.channels_last)
+        module = Detector(recipe.network, spec.shape, len(names))
+        module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of modules too
         average = {name: weight.detach().clone() for name, weight in module.state_dict().items()}
         optimizer = torch.optim.AdamW(
             module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
@@ -101,13 +100,13 @@ def train(
             drawn[arm.pool] += synthetic
             drawn[""] += settings.batch - synthetic
             if arm.augment:
-                batch = augment_batch(batch, augmentation, generator(settings.seed, step, 21))
+                batch = augment_batch(batch, recipe.augmentation, generator(settings.seed, step, 21))
             batch = batch.to(device)
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * learning_rate_factor(step, settings)
             batch = Batch(batch.image.contiguous(memory_format=torch.channels_last), batch.cond, batch.target)
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                loss = detecting(module, batch, spec, settings, generator(settings.seed, step, 1))
+                loss = detection_loss(module, batch, spec, settings, generator(settings.seed, step, 1))
             optimizer.zero_grad()
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -135,7 +134,7 @@ class _Source:
 
 
 def _told(boxes: Sequence[Boxes], names: Sequence[str]) -> dict[str, Tensor]:
-    arrays = layout.arrays([Annotation(boxes=each) for each in boxes], names)
+    arrays = layout.to_arrays([Annotation(boxes=each) for each in boxes], names)
     return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
 

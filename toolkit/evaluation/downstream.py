@@ -1,6 +1,6 @@
-"""The downstream experiment: a small classifier trained from scratch under several recipes, all on equal terms.
+"""The downstream experiment: a small classifier trained from scratch in several arms, all on equal terms.
 
-An Arm is a recipe: what is done to a training image and how much of what is drawn is synthetic. All arms take the same
+An Arm is what is compared: what is done to a training image and how much of what is drawn is synthetic. All arms take the same
 number of optimisation steps with the same batch, network, first weights and schedule, draw every class equally often,
 and depend on (seed, step) alone; arms of one seed ask for the same classes in the same order, so they can be paired.
 
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from toolkit.evaluation.finite import finite
+from toolkit.evaluation.finite import check_finite
 from toolkit.example import Error
 from toolkit.networks.features import FeatureNet
 from toolkit.settings import Augmentation, Network, Training
@@ -27,7 +27,7 @@ from toolkit.training.finite import finite_step, finite_weights
 from toolkit.training.loader import augment, generator
 from toolkit.training.loop import learning_rate_factor
 
-__all__ = ["NETWORK", "SETTINGS", "Arm", "Labelled", "Mixing", "Outcome", "parted", "train"]
+__all__ = ["NETWORK", "SETTINGS", "Arm", "Labelled", "Mixing", "Outcome", "Recipe", "split_by_label", "train"]
 
 NETWORK = Network((24, 48, 64, 96), dropout=0.1)
 SETTINGS = Training(400, 32, 2e-3, warmup=40, weight_decay=0.05)
@@ -41,7 +41,7 @@ Mixing = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarra
 
 @dataclass(frozen=True)
 class Arm:
-    """One recipe.
+    """One arm of the comparison.
 
     augment: classical augmentation, of real and synthetic images alike. mixing: one of these is drawn for each batch.
     pool: name of the synthetic samples, "" for none. share: probability that an element of a batch is drawn from them
@@ -68,6 +68,19 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How all arms are trained alike.
+
+    augmentation: of an arm that augments. settings: steps, batch, learning_rate, warmup, weight_decay and seed count;
+    "bf16" is autocast.
+    """
+
+    augmentation: Augmentation
+    settings: Training = SETTINGS
+    network: Network = NETWORK
+
+
+@dataclass(frozen=True)
 class Labelled:
     """images (N, C, H, W) float32 in [-1, 1], targets (N,) class indices, or (N, L) of L labels, NaN where unknown."""
 
@@ -90,7 +103,7 @@ class Outcome:
     seconds: float
 
     def __post_init__(self) -> None:
-        finite(self.log_probability, "log-probabilities of a classifier")
+        check_finite(self.log_probability, "log-probabilities of a classifier")
 
     @property
     def predicted(self) -> np.ndarray:
@@ -103,19 +116,17 @@ def train(
     pools: Mapping[str, Labelled],
     test: np.ndarray,
     classes: int | Sequence[int],
-    augmentation: Augmentation,
-    settings: Training = SETTINGS,
-    network: Network = NETWORK,
+    recipe: Recipe,
     watch: Callable[[int, int], object] = lambda *_: None,
 ) -> Outcome:
     """Train one arm and classify the test images (N, C, H, W).
 
-    settings: steps, batch, learning_rate, warmup, weight_decay, seed and precision count; "bf16" is autocast. classes:
-    how many there are; those of the real samples are drawn, each equally often. One number a label where there are
-    several. watch(step, steps) after every step.
+    classes: how many there are; those of the real samples are drawn, each equally often. One number a label where there
+    are several. watch(step, steps) after every step.
     Errors: a pool that is missing or lacks one of these classes, targets of other labels than the classes are of, a
     training that did not stay finite.
     """
+    settings = recipe.settings
     sizes = (classes,) if isinstance(classes, int) else tuple(classes)
     drawn_classes = np.unique(_kinds(real))
     sources = {"": _Source.of("the real samples", real, drawn_classes)}
@@ -132,7 +143,8 @@ def train(
     drawn, losses, begun = dict.fromkeys(sources, 0), [], clock()
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        module = FeatureNet(network, real.images.shape[1:], sum(sizes)).to(device, memory_format=torch.channels_last)
+        module = FeatureNet(recipe.network, real.images.shape[1:], sum(sizes))
+        module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of modules too
         optimizer = torch.optim.AdamW(
             module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -141,7 +153,7 @@ def train(
             images, targets, synthetic = _draw(sources, arm.pool, share, settings, step)
             drawn[arm.pool] += synthetic
             drawn[""] += len(images) - synthetic
-            images, weights = _change(arm, images, weigh(targets), augmentation, settings.seed, step)
+            images, weights = _change(arm, images, weigh(targets), recipe.augmentation, settings.seed, step)
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * learning_rate_factor(step, settings)
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
@@ -159,7 +171,7 @@ def train(
     return Outcome(_classify(module, test, device, sizes), tuple(losses), drawn, seconds)
 
 
-def parted(log_probability: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
+def split_by_label(log_probability: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
     """(..., K) of an Outcome -> the values of each label alone."""
     return np.split(log_probability, np.cumsum(sizes)[:-1], -1)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from toolkit.example import Error, Example
 
-__all__ = ["BLOCK", "Features", "cached"]
+__all__ = ["BLOCK", "Features", "cached_features"]
 
 BLOCK = 256
 """Images a file."""
@@ -31,7 +31,7 @@ class Features(NamedTuple):
     protocol: dict[str, Any]
 
 
-def cached(
+def cached_features(
     features: Callable[[np.ndarray], np.ndarray],
     images: Iterable[np.ndarray] | Iterable[Example],
     fingerprint: str,

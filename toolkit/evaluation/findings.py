@@ -13,11 +13,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.evaluation.anomaly import Interval
-from toolkit.evaluation.finite import finite
+from toolkit.evaluation.finite import check_finite
+from toolkit.evaluation.interval import Interval
 from toolkit.example import Error
 
-__all__ = ["Areas", "accuracy", "areas", "difference", "macro", "mean", "shuffled_accuracy", "shuffled_areas"]
+__all__ = [
+    "FindingAurocs",
+    "accuracy",
+    "difference",
+    "finding_aurocs",
+    "macro_auroc",
+    "mean",
+    "shuffled_accuracy",
+    "shuffled_aurocs",
+]
 
 RESAMPLES = 2000
 SHUFFLES = 200
@@ -26,7 +35,7 @@ _CHUNK = 256
 
 
 @dataclass(frozen=True)
-class Areas:
+class FindingAurocs:
     """value (F,): area of each finding, the mean of the runs; drawn (R, F): the same of every resample.
 
     NaN where there is no pair of a present and an absent one.
@@ -40,14 +49,14 @@ class Areas:
         return tuple(_interval(value, drawn) for value, drawn in zip(self.value, self.drawn.T, strict=True))
 
 
-def areas(
+def finding_aurocs(
     scores: np.ndarray,
     truth: np.ndarray,
     groups: Sequence[str],
     blocks: Sequence[int] | np.ndarray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Areas:
+) -> FindingAurocs:
     """The area under the ROC curve of every finding: scores (S, N, F), truth (N, F), one group an image.
 
     blocks (N,): only images of one block are compared. Predictions of a cross-validation come from one model a fold,
@@ -76,15 +85,15 @@ def areas(
             hits = sum(share[:, None] * (left @ each * right) for share, each in zip(runs[part].T, won, strict=True))
             with np.errstate(invalid="ignore"):
                 drawn[part, f] = np.where(pairs > 0, hits.sum(1) / pairs, np.nan)  # type: ignore[union-attr]
-    return Areas(value, drawn)
+    return FindingAurocs(value, drawn)
 
 
-def macro(found: Areas, chosen: Sequence[int]) -> Interval:
+def macro_auroc(found: FindingAurocs, chosen: Sequence[int]) -> Interval:
     """The mean area of some findings; a resample is the mean of those that it says something of."""
     return _interval(_mean(found.value[None, chosen])[0], _mean(found.drawn[:, chosen]))
 
 
-def difference(one: Areas, other: Areas, chosen: Sequence[int]) -> Interval:
+def difference(one: FindingAurocs, other: FindingAurocs, chosen: Sequence[int]) -> Interval:
     """Mean area of `one` less that of `other`, paired: both of the same images, groups and seed."""
     value = _mean(one.value[None, chosen])[0] - _mean(other.value[None, chosen])[0]
     return _interval(value, _mean(one.drawn[:, chosen]) - _mean(other.drawn[:, chosen]))
@@ -118,9 +127,9 @@ def mean(values: np.ndarray, groups: Sequence[str], resamples: int = RESAMPLES, 
 # What costs nothing
 
 
-def shuffled_areas(scores: np.ndarray, truth: np.ndarray, shuffles: int = SHUFFLES, seed: int = 0) -> list[Interval]:
+def shuffled_aurocs(scores: np.ndarray, truth: np.ndarray, shuffles: int = SHUFFLES, seed: int = 0) -> list[Interval]:
     """The areas that the same scores have of shuffled truths: their mean and middle 95 %; what lies inside is chance."""
-    finite(scores, "scores of findings")
+    check_finite(scores, "scores of findings")
     random = np.random.default_rng(seed)
     orders = [random.permutation(len(truth)) for _ in range(shuffles)]
     found = np.full((shuffles, truth.shape[1]), np.nan)
@@ -185,4 +194,4 @@ def _check(scores: np.ndarray, truth: np.ndarray, groups: Sequence[str]) -> None
             "Areas need a score a run, image and finding, and a group an image; found "
             f"{scores.shape}, {truth.shape} and {len(groups)} groups."
         )
-    finite(scores, "scores of findings")
+    check_finite(scores, "scores of findings")

@@ -6,10 +6,10 @@ import numpy as np
 
 from toolkit.example import Error
 
-__all__ = ["finite"]
+__all__ = ["check_finite"]
 
 
-def finite(scores: np.ndarray, name: str) -> np.ndarray:
+def check_finite(scores: np.ndarray, name: str) -> np.ndarray:
     """The scores as they are, of any shape. name: what they are, in the plural. Errors: some are not finite."""
     if bad := scores.size - int(np.isfinite(scores).sum()):
         raise Error(

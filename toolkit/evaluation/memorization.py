@@ -22,10 +22,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toolkit.evaluation.neighbours import NCC, Embed, Found, Gallery
+from toolkit.evaluation.neighbours import NCC, Embed, Gallery, Neighbours
 from toolkit.example import Error
 
-__all__ = ["LEVEL", "LOWER", "RECALL", "Audit", "Compared", "Rate", "Reference", "audit", "controls", "nearest_ncc"]
+__all__ = [
+    "LEVEL",
+    "LOWER",
+    "RECALL",
+    "Audit",
+    "CopyCheck",
+    "Rate",
+    "Reference",
+    "audit",
+    "nearest_ncc",
+    "planted_copies",
+]
 
 LEVEL, LOWER = 0.999, 0.95
 """Part of the held-out images below the threshold of a copy, and below the lower one, for which few of them suffice."""
@@ -39,7 +50,8 @@ MARGIN = 1e-4
 _CHUNK = 512
 
 
-class Rate(NamedTuple):
+@dataclass(frozen=True)
+class Rate:
     """`count` of `of`, with the 95% interval of Wilson 1927; undefined is None."""
 
     count: int
@@ -64,7 +76,7 @@ class Rate(NamedTuple):
         return f"{self.value:.1%} [{low:.1%}, {high:.1%}]"
 
 
-class Compared(NamedTuple):
+class CopyCheck(NamedTuple):
     """copy (n,): which images are copies; ncc (n,): their largest correlation with a training image."""
 
     copy: np.ndarray
@@ -84,8 +96,8 @@ class Audit:
     planted: kind -> rate of planted copies found.
     """
 
-    fake: Found
-    held_out: Found
+    fake: Neighbours
+    held_out: Neighbours
     copy: np.ndarray
     thresholds: Mapping[str, float]
     lower: Mapping[str, float]
@@ -140,7 +152,7 @@ class Reference:
     ) -> None:
         if len(held_out) < 2:
             raise Error(f"An audit needs held-out real images, two or more; found {len(held_out)}. Keep some back.")
-        self.watch, self.flips = watch, flips
+        self.watch, self.train, self.flips = watch, train, flips
         self.gallery = Gallery(train, embed, flips, shifts, watch=self._counted("training images", len(train)))
         self.held_out = self.nearest(held_out, "held-out images")
         self.limits = _percentile(self.held_out.similarity, LEVEL)
@@ -150,18 +162,18 @@ class Reference:
     def measures(self) -> tuple[str, ...]:
         return self.gallery.measures
 
-    def nearest(self, images: Any, text: str = "images") -> Found:
+    def nearest(self, images: Any, text: str = "images") -> Neighbours:
         """The nearest training image of each image (n, C, H, W) by each measure."""
         return self.gallery.nearest(images, self._counted(text, len(images)))
 
-    def exceeds(self, found: Found) -> np.ndarray:
+    def exceeds(self, found: Neighbours) -> np.ndarray:
         """(n,): which of the images searched for are copies."""
-        return (found.similarity > self.limits + MARGIN).any(1)
+        return np.any(found.similarity > self.limits + MARGIN, 1)
 
-    def compare(self, images: Any) -> Compared:
+    def compare(self, images: Any) -> CopyCheck:
         """Which images (n, C, H, W) are copies of training images, and how near they come."""
         found = self.nearest(images)
-        return Compared(self.exceeds(found), found.column(NCC))
+        return CopyCheck(self.exceeds(found), found.column(NCC))
 
     def is_copy(self, images: Any) -> np.ndarray:
         """(n,): which images are copies of training images."""
@@ -171,30 +183,17 @@ class Reference:
         return lambda done: self.watch(text, done, of)
 
 
-def audit(
-    train: Any,
-    fake: Any,
-    held_out: Any,
-    embed: Embed | None = None,
-    flips: tuple[bool, bool] = (True, False),
-    *,
-    shifts: int = 4,
-    plant: int = 100,
-    seed: int = 0,
-    watch: Callable[[str, int, int], object] = lambda *_: None,
-) -> Audit:
-    """Which of the fake images are copies of training images, and whether copies would have been found.
+def audit(reference: Reference, fake: Any, plant: int = 100, seed: int = 0) -> Audit:
+    """Which of the fake images (n, C, H, W) are copies of training images, and whether copies would have been found.
 
-    Arrays as for `Reference`. plant: planted copies of each kind, of as many training images drawn by `seed`. Errors:
-    those of Reference, no fake image.
+    plant: planted copies of each kind, of as many training images drawn by `seed`. Errors: no fake image.
     """
     if not len(fake):
         raise Error("An audit needs one or more images to judge; found none. Give the folder of generated images.")
-    reference = Reference(train, held_out, embed, flips, shifts, watch)
     found = reference.nearest(fake, "fake images")
     copy = reference.exceeds(found)
     planted = {}
-    for kind, images in controls(train, flips, plant, seed).items():
+    for kind, images in planted_copies(reference.train, reference.flips, plant, seed).items():
         caught = reference.exceeds(reference.nearest(images, f"planted: {kind}"))
         planted[kind] = Rate(int(caught.sum()), len(caught))
     real = reference.held_out.similarity
@@ -218,7 +217,7 @@ def audit(
     )
 
 
-def controls(train: Any, flips: tuple[bool, bool], count: int, seed: int = 0) -> dict[str, np.ndarray]:
+def planted_copies(train: Any, flips: tuple[bool, bool], count: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Copies to plant: kind -> changed training images (n, C, H, W) in [-1, 1], n at most `count`.
 
     Exact; mirrored as far as `flips` allows; 5% darker and brighter; a crop of 90 to 95% of each side at a random

@@ -25,7 +25,7 @@ from scipy import fft
 from toolkit.evaluation.similarity import WINDOW, ssim
 from toolkit.example import Error
 
-__all__ = ["COSINE", "NCC", "SSIM", "Embed", "Found", "Gallery"]
+__all__ = ["COSINE", "NCC", "SSIM", "Embed", "Gallery", "Neighbours"]
 
 Embed = Callable[[np.ndarray], np.ndarray]
 """Images (n, C, H, W) -> features (n, D)."""
@@ -54,7 +54,7 @@ BATCH, CELLS = 64, 2**23
 
 
 @dataclass(frozen=True)
-class Found:
+class Neighbours:
     """Similarity (n, measures) and index (n, measures) of the nearest reference by each measure."""
 
     measures: tuple[str, ...]
@@ -112,7 +112,7 @@ class Gallery:
             self.mean = np.concatenate(features).mean(0)
             self.features = _normalised(np.concatenate(features) - self.mean)
 
-    def nearest(self, queries: Any, watch: Callable[[int], object] = lambda _: None) -> Found:
+    def nearest(self, queries: Any, watch: Callable[[int], object] = lambda _: None) -> Neighbours:
         """The nearest reference of each query (n, C, H, W). watch(done) is called with the queries done.
 
         Errors: queries of another shape than the references.
@@ -130,7 +130,7 @@ class Gallery:
                 index.append(places)
             watch(len(index))
         shape = (-1, len(self.measures))
-        return Found(
+        return Neighbours(
             self.measures, np.array(similarity, np.float32).reshape(shape), np.array(index, int).reshape(shape)
         )
 
@@ -142,7 +142,7 @@ class Gallery:
         small = _thumbnails(flat)
         coarse = functools.reduce(np.maximum, (small @ crop.T for crop in self.thumbnails)).reshape(-1, n, m)
         turned, coarse = coarse.argmax(0), coarse.max(0)
-        listed = _top(coarse, TOP[0])
+        listed, cosine = _top(coarse, TOP[0]), None
         if self.embed:
             cosine = (_normalised(_features(self.embed, flat) - self.mean) @ self.features.T).reshape(-1, n, m).max(0)
             listed = np.concatenate([listed, _top(cosine, TOP[1])], 1)
@@ -151,12 +151,12 @@ class Gallery:
             view = turned[k, near]
             half, zoom = self._halfway(views[:, k], view, near)
             order = np.argsort(-half, kind="stable")[:FINEST]
-            if self.embed:
+            if cosine is not None:
                 order = np.union1d(order, np.flatnonzero(near == cosine[k].argmax()))
             near = near[order]
             values = [self._finely(views[view[i], k], self.zooms[zoom[i]], r) for i, r in zip(order, near, strict=True)]
             best = [(max(each), near[int(np.argmax(each))]) for each in zip(*values, strict=True)]
-            if self.embed:
+            if cosine is not None:
                 best.insert(1, (cosine[k].max(), cosine[k].argmax()))
             yield [float(value) for value, _ in best], [int(place) for _, place in best]
 
@@ -193,7 +193,13 @@ class _Ground:
         level = images - images.mean((1, 2, 3), keepdims=True)
         total, square = (_table(plane) for plane in (level.sum(1), (level**2).sum(1)))
         side = (images.shape[2], images.shape[3])
-        return cls(side, fft.rfft2(level), total, square, np.abs(images).max((1, 2, 3), initial=1e-30)[:, None, None])
+        return cls(
+            side,
+            np.asarray(fft.rfft2(level)),
+            total,
+            square,
+            np.abs(images).max((1, 2, 3), initial=1e-30)[:, None, None],
+        )
 
     def correlation(self, templates: np.ndarray, pick: np.ndarray) -> np.ndarray:
         """NCC of templates[pick] (p, C, h, w), each with its own reference, at every place (p, H - h + 1, W - w + 1).
@@ -203,8 +209,10 @@ class _Ground:
         height, width = templates.shape[2:]
         level = templates - templates.mean((1, 2, 3), keepdims=True)
         norm = np.sqrt((level**2).sum((1, 2, 3)))[pick, None, None]
-        spectrum = (np.conj(fft.rfft2(level, self.side))[pick] * self.spectrum).sum(1)
-        product = fft.irfft2(spectrum, self.side)[:, : self.side[0] - height + 1, : self.side[1] - width + 1]
+        spectrum = (np.conj(np.asarray(fft.rfft2(level, self.side)))[pick] * self.spectrum).sum(1)
+        product = np.asarray(fft.irfft2(spectrum, self.side))[
+            :, : self.side[0] - height + 1, : self.side[1] - width + 1
+        ]
         pixels = templates[0].size
         under = np.sqrt(
             np.maximum(_under(self.square, height, width) - _under(self.total, height, width) ** 2 / pixels, 0)

@@ -10,7 +10,7 @@ from monai.metrics.meaniou import compute_iou
 
 from toolkit.example import Error
 
-__all__ = ["Overlap", "overlap"]
+__all__ = ["Overlap", "mask_overlap"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Overlap:
     mean_iou: float
 
 
-def overlap(predicted: np.ndarray, truth: np.ndarray) -> Overlap:
+def mask_overlap(predicted: np.ndarray, truth: np.ndarray) -> Overlap:
     """Boolean masks (N, H, W) of a prediction and of the truth. Errors: shapes that differ.
 
     IoU as MONAI counts it, Dice = 2 IoU / (1 + IoU), which is the same count written otherwise.
@@ -33,7 +33,7 @@ def overlap(predicted: np.ndarray, truth: np.ndarray) -> Overlap:
             f"Masks are compared as (N, H, W), one beside the other; found {predicted.shape} and {truth.shape}."
         )
     pair = [torch.from_numpy(np.ascontiguousarray(mask, np.float32))[:, None] for mask in (predicted, truth)]
-    empty = ~(predicted | truth).any(axis=(1, 2))
+    empty = ~np.any(predicted | truth, axis=(1, 2))
     iou = compute_iou(*pair, include_background=True, ignore_empty=False)
     iou[torch.from_numpy(empty)] = torch.nan
     dice = 2 * iou / (1 + iou)

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from toolkit.data.dataset import fold_of
 from toolkit.example import Error, Example
-from toolkit.models.folder import hashed
+from toolkit.models.folder import hash_id
 
-__all__ = ["few_images", "few_shot", "held_out", "seen"]
+__all__ = ["few_images", "few_shot", "held_out", "seen_in_training"]
 
 
 def held_out(examples: Iterable[Example], label: str, fold: int) -> list[Example]:
@@ -71,7 +71,9 @@ def few_images(examples: Iterable[Example], k: int, seed: int, fold: int) -> lis
     return [example for *_, example in sorted(ranked, key=lambda row: row[:3])[:k]]
 
 
-def seen(real: Sequence[Example], trained_on: Iterable[str], sources: Iterable[str | None] = ()) -> set[str]:
+def seen_in_training(
+    real: Sequence[Example], trained_on: Iterable[str], sources: Iterable[str | None] = ()
+) -> set[str]:
     """The ids of real samples that a generator saw.
 
     trained_on: hashed ids, as model.json keeps them. sources: what synthetic samples were made from
@@ -79,7 +81,7 @@ def seen(real: Sequence[Example], trained_on: Iterable[str], sources: Iterable[s
     """
     hashes, names = set(trained_on), set(sources)
     ids = {e.id for e in real}
-    return {e.id for e in real if hashed(e.id) in hashes or e.id in names or e.group in names - ids}
+    return {e.id for e in real if hash_id(e.id) in hashes or e.id in names or e.group in names - ids}
 
 
 def _known(example: Example, label: str) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from toolkit.example import Boxes
 
-__all__ = ["CLIPPED", "ORDERED", "ROUNDING", "Said", "checked", "number", "turned"]
+__all__ = ["CLIPPED", "ORDERED", "ROUNDING", "StatedBox", "apply_orientation", "check_boxes", "parse_number"]
 
 ROUNDING = 1.0
 """Pixels that a box may reach over the edge by the way in which a tool counts or rounds pixels."""
@@ -36,7 +36,7 @@ TURNED: dict[int, Callable[[np.ndarray, float, float], np.ndarray]] = {
 
 
 @dataclass(frozen=True)
-class Said:
+class StatedBox:
     """One box as a file states it.
 
     name: class, "" if it is not known. corners: x0 y0 x1 y1 in pixels, or in parts of width and height. fault: why the
@@ -44,11 +44,11 @@ class Said:
     """
 
     name: str
-    corners: tuple[float, float, float, float] = (math.nan,) * 4
+    corners: tuple[float, float, float, float] = (math.nan, math.nan, math.nan, math.nan)
     fault: str = ""
 
 
-def number(value: object) -> float:
+def parse_number(value: object) -> float:
     """A number of a file, as it is or as text; NaN for what is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return math.nan
@@ -60,7 +60,7 @@ def number(value: object) -> float:
         return math.nan
 
 
-def turned(corners: np.ndarray, orientation: int, size: tuple[int, int]) -> np.ndarray:
+def apply_orientation(corners: np.ndarray, orientation: int, size: tuple[int, int]) -> np.ndarray:
     """Corners (N, 4) on the stored pixels of a file of size (rows, cols) -> on the picture as a viewer shows it."""
     if orientation not in TURNED:
         return corners
@@ -68,8 +68,8 @@ def turned(corners: np.ndarray, orientation: int, size: tuple[int, int]) -> np.n
     return np.concatenate([np.minimum(moved[:, :2], moved[:, 2:]), np.maximum(moved[:, :2], moved[:, 2:])], 1)
 
 
-def checked(
-    said: Iterable[Said], size: tuple[int, int], parts: bool, told: Callable[[str, str], object]
+def check_boxes(
+    said: Iterable[StatedBox], size: tuple[int, int], parts: bool, told: Callable[[str, str], object]
 ) -> tuple[Boxes, list[str]]:
     """The boxes of a picture of size (rows, cols) that can be true, and a reason for each of the others.
 
@@ -84,10 +84,10 @@ def checked(
         fault = box.fault or (
             "" if np.isfinite(corners).all() else "a corner is a finite number, and one of its is not"
         )
+        low, high = np.minimum(corners[:2], corners[2:]), np.maximum(corners[:2], corners[2:])
+        ordered = np.concatenate([low, high])
+        inside = np.clip(ordered, 0, edge)
         if not fault:
-            low, high = np.minimum(corners[:2], corners[2:]), np.maximum(corners[:2], corners[2:])
-            ordered = np.concatenate([low, high])
-            inside = np.clip(ordered, 0, edge)
             if (low == high).any():
                 fault = f"a box has an area, and {_spelled(corners)} has none"
             elif (inside[:2] >= inside[2:]).any():

@@ -1,6 +1,6 @@
 """What annotation files say of pictures, held against the pictures: paths, sizes, orientation, boxes, groups.
 
-A format makes a Claim of each picture that it names; `settled` answers a Row for each that can be used.
+A format makes a Claim of each picture that it names; `resolve_claims` answers a Row for each that can be used.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from PIL import Image
 
 from toolkit.example import Boxes, Error, Note, Provenance
 from toolkit.formats import folders
-from toolkit.formats.box_checks import Said, checked, turned
-from toolkit.formats.folders import Aside, tell
+from toolkit.formats.box_checks import StatedBox, apply_orientation, check_boxes
+from toolkit.formats.folders import Aside, skip_or_raise
 from toolkit.formats.photograph import DECODERS, MOST_PIXELS
 
-__all__ = ["METADATA", "Claim", "Row", "by", "clean", "files", "located", "settled"]
+__all__ = [
+    "METADATA", "Claim", "Row", "clean_class_name", "find_files", "format_size", "locate_picture", "resolve_claims",
+]  # fmt: skip
 
 METADATA = "metadata.csv"
 
@@ -43,7 +45,7 @@ class Claim:
     """
 
     name: str
-    boxes: tuple[Said, ...]
+    boxes: tuple[StatedBox, ...]
     size: tuple[int, int] | None = None
     parts: bool = False
     made: Provenance | None = None
@@ -67,7 +69,7 @@ class Row:
     made: Provenance | None = None
 
 
-def settled(root: Path, claims: Iterable[Claim], aside: Aside | None) -> list[Row]:
+def resolve_claims(root: Path, claims: Iterable[Claim], aside: Aside | None) -> list[Row]:
     """The rows of what annotation files say, once the pictures' headers have been looked at."""
     told: Counter[str] = Counter()
     said = _once(claims, aside)
@@ -76,37 +78,37 @@ def settled(root: Path, claims: Iterable[Claim], aside: Aside | None) -> list[Ro
         try:
             headers[name] = _header(root / name)
         except Error as problem:
-            tell(aside, name, str(problem))
+            skip_or_raise(aside, name, str(problem))
     stored = _stored(said, headers)
     table = _table(root / METADATA)
     made = []
     for name, (size, orientation) in headers.items():
         claim = said[name]
-        shown = size[::-1] if orientation > 4 else size
+        shown = (size[1], size[0]) if orientation > 4 else size
         if claim.size not in (None, size, shown):
-            tell(
+            skip_or_raise(
                 aside, name,
-                f"Boxes are of the picture beside them; the file says it is {by(claim.size)}, and it is {by(shown)}.",
+                f"Boxes are of the picture beside them; the file says it is {format_size(claim.size)}, and it is {format_size(shown)}.",
             )  # fmt: skip
             continue
         of_pixels = orientation > 1 and (claim.size == size if size != shown and claim.size else stored)
-        boxes, faults = checked(
+        boxes, faults = check_boxes(
             claim.boxes, size if of_pixels else shown, claim.parts, lambda kind, _: told.update([kind])
         )
         for fault in faults:
-            tell(aside, name, f"{fault} The picture stays.")
+            skip_or_raise(aside, name, f"{fault} The picture stays.")
         if of_pixels:
-            boxes = Boxes(turned(boxes.corners, orientation, size), boxes.names, shown)
+            boxes = Boxes(apply_orientation(boxes.corners, orientation, size), boxes.names, shown)
         words = table.get(name, table.get(PurePosixPath(name).name, {}))
         group = words.get("group") or _group(name)
-        made.append((name, group, shown, boxes, orientation, folders.stated(words) or claim.made))
+        made.append((name, group, shown, boxes, orientation, folders.stated_provenance(words) or claim.made))
     for kind, count in told.items():
         _note(f"{count} {'box was' if count == 1 else 'boxes were'} {kind} in '{root}'.")
-    idents = folders.identified([name for name, *_ in made])
+    idents = folders.unique_ids([name for name, *_ in made])
     return [Row(name, root / name, ident, *rest) for ident, (name, *rest) in zip(idents, made, strict=True)]
 
 
-def files(root: Path, *suffixes: str) -> list[Path]:
+def find_files(root: Path, *suffixes: str) -> list[Path]:
     """The files below a folder with one of the suffixes, by name; without hidden ones and without links that lead out."""
     inside, found = root.resolve(), []
     for path in sorted(root.rglob("*")):
@@ -116,7 +118,7 @@ def files(root: Path, *suffixes: str) -> list[Path]:
     return found
 
 
-def located(root: Path, bases: Iterable[Path], given: object) -> str:
+def locate_picture(root: Path, bases: Iterable[Path], given: object) -> str:
     """The path below the root of a picture that a file names, looked for in several folders. Errors: outside, missing."""
     name = posixpath.normpath(given.replace("\\", "/")) if isinstance(given, str) and given.strip() else ""
     if not name or folders.OUTSIDE.match(name) or "\0" in name:
@@ -134,14 +136,14 @@ def located(root: Path, bases: Iterable[Path], given: object) -> str:
     return posixpath.normpath(path.relative_to(root).as_posix())
 
 
-def clean(name: object) -> str:
+def clean_class_name(name: object) -> str:
     """A class name on one line, "" for what is none: a text or an integer."""
     if isinstance(name, bool) or not isinstance(name, (str, int)):
         return ""
     return " ".join("".join(c if c.isprintable() else " " for c in str(name)).split())[:200]
 
 
-def by(size: Sequence[int] | None) -> str:
+def format_size(size: Sequence[int] | None) -> str:
     """A size (rows, cols) as it is said: width x height."""
     return "unknown" if size is None else f"{size[1]} x {size[0]}"
 
@@ -158,7 +160,7 @@ def _once(claims: Iterable[Claim], aside: Aside | None) -> dict[str, Claim]:
             known.append(claim)
     for name, known in found.items():
         if len(known) > 1:
-            tell(aside, name, f"A picture is annotated once; {len(known)} annotations of this one differ.")
+            skip_or_raise(aside, name, f"A picture is annotated once; {len(known)} annotations of this one differ.")
     return {name: known[0] for name, known in found.items() if len(known) == 1}
 
 
@@ -175,7 +177,9 @@ def _header(path: Path) -> tuple[tuple[int, int], int]:
         words = " ".join(str(problem).replace(str(path), path.name).split()).rstrip(".") or type(problem).__name__
         raise Error(f"A picture is an image file; this one is not: {words}.") from problem
     if size[0] * size[1] > MOST_PIXELS:
-        raise Error(f"A picture has at most {MOST_PIXELS / 1e6:.0f} million pixels; this one says it is {by(size)}.")
+        raise Error(
+            f"A picture has at most {MOST_PIXELS / 1e6:.0f} million pixels; this one says it is {format_size(size)}."
+        )
     return size, orientation if orientation in range(1, 9) else 1
 
 

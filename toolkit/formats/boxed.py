@@ -37,12 +37,13 @@ import numpy as np
 
 from toolkit.data import dataset
 from toolkit.example import Annotation, Boxes, Error, Example, Note, Provenance
-from toolkit.formats.box_claims import METADATA, Row, by, clean
-from toolkit.formats.folders import Aside, tell
-from toolkit.formats.photograph import photograph
+from toolkit.formats.box_claims import METADATA, Row, clean_class_name, format_size
+from toolkit.formats.folders import Aside, skip_or_raise
+from toolkit.formats.photograph import read_photograph
 
 __all__ = [
-    "FORMATS", "Listing", "Picture", "Row", "examples", "find", "listing", "named", "names", "read", "rows", "tabled", "write",
+    "FORMATS", "Annotate", "Listing", "Picture", "Row", "check_class_names", "examples", "find_format", "listing", "names", "read",
+    "reader", "rows", "write", "write_metadata", "writer",
 ]  # fmt: skip
 
 FORMATS = ("coco", "voc", "yolo")
@@ -69,10 +70,14 @@ class Picture:
     made: Provenance | None = None
 
 
+Annotate = Callable[[Path, Sequence[Picture], Sequence[str]], object]
+"""(root, pictures, names of the classes): writes the annotation files of a format."""
+
+
 # ----------------------------------------------------------------------------------------------------------- reading
 
 
-def find(root: str | os.PathLike[str], format: str | None = None) -> ModuleType:
+def find_format(root: str | os.PathLike[str], format: str | None = None) -> ModuleType:
     """The format that a folder holds, or the one that is asked for. Errors: none, or several of which none is meant."""
     root = Path(root)
     if not root.is_dir():
@@ -97,7 +102,7 @@ def find(root: str | os.PathLike[str], format: str | None = None) -> ModuleType:
 
 def listing(root: str | os.PathLike[str], format: str | None = None, aside: Aside | None = None) -> Listing:
     """The pictures and classes of a folder. aside(name, reason) is told what cannot be used; without it that is an Error."""
-    return find(root, format).listing(root, aside)
+    return find_format(root, format).listing(root, aside)
 
 
 def rows(root: str | os.PathLike[str], format: str | None = None, aside: Aside | None = None) -> list[Row]:
@@ -117,11 +122,13 @@ def examples(
     for done, row in enumerate(found, 1):
         watch(done, len(found))
         try:
-            image, marked = photograph(row.path)
+            image, marked = read_photograph(row.path)
             if image.shape[1:] != row.size:
-                raise Error(f"A picture has the size of its header, {by(row.size)}; this one is {by(image.shape[1:])}.")
+                raise Error(
+                    f"A picture has the size of its header, {format_size(row.size)}; this one is {format_size(image.shape[1:])}."
+                )
         except Error as problem:
-            tell(aside, row.name, str(problem))
+            skip_or_raise(aside, row.name, str(problem))
             continue
         yield Example(row.id, image, Annotation(boxes=row.boxes), row.group, provenance=row.made or marked)
 
@@ -143,7 +150,7 @@ def write(
     found: Iterable[Example],
     root: str | os.PathLike[str],
     names: Sequence[str],
-    annotate: Callable[[Path, Sequence[Picture], Sequence[str]], object],
+    annotate: Annotate,
     **description: Any,
 ) -> int:
     """Write a data set, and its boxes in a format's own files beside it; returns the number of samples.
@@ -169,21 +176,45 @@ def write(
             )  # fmt: skip
 
     known = {"labels": {"class": list(names)}} if names else {}
-    with dataset.staged(root) as folder:
+    with dataset.staged_folder(root) as folder:
         count = dataset.write(noted(), folder, **{**known, **description})
         annotate(folder, pictures, names)
-        tabled(folder, pictures)
+        write_metadata(folder, pictures)
     return count
 
 
-def named(names: Sequence[str]) -> None:
+def reader(listing: Callable[[str | os.PathLike[str], Aside | None], Listing]):
+    """The `read` of a format, made of its `listing`."""
+
+    def read(
+        root: str | os.PathLike[str], aside: Aside | None = None, watch: Callable[[int, int], object] = lambda *_: None
+    ) -> Iterator[Example]:
+        """Every picture in full size with its boxes. aside(name, reason) is told what cannot be used."""
+        return examples(listing(root, aside).rows, aside, watch)
+
+    return read
+
+
+def writer(annotate: Annotate):
+    """The `write` of a format, made of its `annotate`."""
+
+    def write_set(
+        found: Iterable[Example], root: str | os.PathLike[str], names: Sequence[str], **description: Any
+    ) -> int:
+        """Write a data set with the format's own files beside it; returns the number of samples. Errors: as `write`."""
+        return write(found, root, names, annotate, **description)
+
+    return write_set
+
+
+def check_class_names(names: Sequence[str]) -> None:
     """Refuse classes that a file could not hold or tell apart."""
     for name in names:
-        if name != clean(name) or not name or list(names).count(name) > 1:
+        if name != clean_class_name(name) or not name or list(names).count(name) > 1:
             raise Error(f"A class has a name of its own, on one line; found {name!r} among {len(names)}.")
 
 
-def tabled(folder: Path, pictures: Sequence[Picture]) -> None:
+def write_metadata(folder: Path, pictures: Sequence[Picture]) -> None:
     """Write metadata.csv: the group of each picture, and whether and how it was made."""
     with (folder / METADATA).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -197,7 +228,7 @@ def _sound(ident: str, boxes: Boxes, size: tuple[int, int], names: Sequence[str]
     """Boxes as they are written, on the picture to the last digit; or an Error."""
     if boxes.size not in (None, size):
         raise Error(
-            f"Boxes are of the picture beside them; those of '{ident}' are of {by(boxes.size)}, it is {by(size)}."
+            f"Boxes are of the picture beside them; those of '{ident}' are of {format_size(boxes.size)}, it is {format_size(size)}."
         )
     if unknown := sorted(set(boxes.names) - set(names)):
         raise Error(f"A box is of a class of the set, {', '.join(names) or 'none'}; '{ident}' has '{unknown[0]}'.")

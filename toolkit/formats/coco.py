@@ -17,16 +17,16 @@ import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.example import Error, Example, Note, Provenance
+from toolkit.example import Error, Note, Provenance
 from toolkit.formats import box_claims, boxed, folders
-from toolkit.formats.box_checks import Said, number
+from toolkit.formats.box_checks import StatedBox, parse_number
 from toolkit.formats.box_claims import Claim
 from toolkit.formats.boxed import Listing, Picture
-from toolkit.formats.folders import Aside, tell
+from toolkit.formats.folders import Aside, skip_or_raise
 
 __all__ = ["FILE", "annotate", "holds", "listing", "read", "write"]
 
@@ -53,30 +53,18 @@ def listing(root: str | os.PathLike[str], aside: Aside | None = None) -> Listing
             content = _content(path)
             categories = _categories(content["categories"])
         except Error as problem:
-            tell(aside, path.relative_to(root).as_posix(), str(problem))
+            skip_or_raise(aside, path.relative_to(root).as_posix(), str(problem))
             continue
         names |= dict.fromkeys(filter(None, categories.values()))
         claims += _claims(root, path, content, categories, aside, counted)
     for kind, count in counted.items():
         warnings.warn(f"{count} {kind} of '{root}' left out.", Note, stacklevel=2)
-    return Listing(box_claims.settled(root, claims, aside), tuple(names))
-
-
-def read(
-    root: str | os.PathLike[str], aside: Aside | None = None, watch: Callable[[int, int], object] = lambda *_: None
-) -> Iterator[Example]:
-    """Every picture in full size with its boxes. aside(name, reason) is told what cannot be used."""
-    return boxed.examples(listing(root, aside).rows, aside, watch)
-
-
-def write(examples: Iterable[Example], root: str | os.PathLike[str], names: Sequence[str], **description: Any) -> int:
-    """Write images/<id>.png, instances.json and the manifest of a data set; returns the number of samples."""
-    return boxed.write(examples, root, names, annotate, **description)
+    return Listing(box_claims.resolve_claims(root, claims, aside), tuple(names))
 
 
 def annotate(root: Path, pictures: Sequence[Picture], names: Sequence[str]) -> None:
     """Write instances.json of pictures that lie in the folder."""
-    boxed.named(names)
+    boxed.check_class_names(names)
     made = sum(picture.made is not None for picture in pictures)
     images, annotations = [], []
     for number_, picture in enumerate(pictures, 1):
@@ -109,12 +97,17 @@ def annotate(root: Path, pictures: Sequence[Picture], names: Sequence[str]) -> N
     (root / FILE).write_text(text + "\n", encoding="utf-8")
 
 
+read = boxed.reader(listing)
+write = boxed.writer(annotate)
+"""images/<id>.png, instances.json and the manifest of a data set."""
+
+
 # ----------------------------------------------------------------------------------------------------------- details
 
 
 def _files(root: Path) -> list[Path]:
     """The JSON files of boxes; captions and keypoints of the same pictures are passed over where instances are there."""
-    every = box_claims.files(root, ".json")
+    every = box_claims.find_files(root, ".json")
     named = [path for path in every if path.name.lower().startswith("instances")]
     named = named or [path for path in every if path.name.lower().endswith(".coco.json")]
     return named or [path for path in every if _looks_so(path)]
@@ -147,7 +140,7 @@ def _categories(lines: Sequence[Any]) -> dict[object, str]:
         key = _key(line.get("id")) if isinstance(line, dict) else None
         if key is None or key in found:
             raise Error(f"A category has an id of its own; found {line!r:.200}. Export it again.")
-        found[key] = box_claims.clean(line.get("name"))
+        found[key] = box_claims.clean_class_name(line.get("name"))
     return found
 
 
@@ -156,7 +149,7 @@ def _claims(
     counted: Counter[str],
 ) -> Iterator[Claim]:  # fmt: skip
     source = path.relative_to(root).as_posix()
-    boxes: dict[object, list[Said]] = {}
+    boxes: dict[object, list[StatedBox]] = {}
     images = [line if isinstance(line, dict) else {} for line in content["images"]]
     times = Counter(_key(line.get("id")) for line in images)
     for line in content["annotations"]:
@@ -173,25 +166,29 @@ def _claims(
         try:
             if key is None or times[key] > 1:
                 raise Error(f"An image has an id of its own; {source} gives image {place} {line.get('id')!r:.80}.")
-            name = box_claims.located(root, bases, line.get("file_name"))
+            name = box_claims.locate_picture(root, bases, line.get("file_name"))
         except Error as problem:
             given = line.get("file_name")
-            tell(aside, given[:200] if isinstance(given, str) and given else f"{source} image {place}", str(problem))
+            skip_or_raise(
+                aside, given[:200] if isinstance(given, str) and given else f"{source} image {place}", str(problem)
+            )
             continue
         yield Claim(name, tuple(boxes.get(key, ())), _size(line), made=_made(line))
 
 
-def _said(line: Mapping[str, Any], categories: Mapping[object, str]) -> Said:
+def _said(line: Mapping[str, Any], categories: Mapping[object, str]) -> StatedBox:
     key, box = _key(line.get("category_id")), line.get("bbox")
     name = categories.get(key, "") if key is not None else ""
     if not name:
-        return Said("", fault=f"its class is one of the categories, and {line.get('category_id')!r:.40} is none")
+        return StatedBox("", fault=f"its class is one of the categories, and {line.get('category_id')!r:.40} is none")
     if not isinstance(box, list) or len(box) != 4:
-        return Said(name, fault=f"a bbox is x, y, width and height, and this one is {box!r:.60}")
-    x, y, width, height = map(number, box)
+        return StatedBox(name, fault=f"a bbox is x, y, width and height, and this one is {box!r:.60}")
+    x, y, width, height = map(parse_number, box)
     if width < 0 or height < 0:
-        return Said(name, fault=f"a width and a height are not negative, and this box has {width:g} and {height:g}")
-    return Said(name, (x, y, x + width, y + height))
+        return StatedBox(
+            name, fault=f"a width and a height are not negative, and this box has {width:g} and {height:g}"
+        )
+    return StatedBox(name, (x, y, x + width, y + height))
 
 
 def _bases(root: Path, path: Path) -> list[Path]:
@@ -210,7 +207,7 @@ def _key(value: object) -> object:
 
 
 def _size(line: Mapping[str, Any]) -> tuple[int, int] | None:
-    rows, cols = number(line.get("height")), number(line.get("width"))
+    rows, cols = parse_number(line.get("height")), parse_number(line.get("width"))
     if not (math.isfinite(rows) and math.isfinite(cols) and rows > 0 and cols > 0):
         return None
     return (round(rows), round(cols))
@@ -220,7 +217,7 @@ def _made(line: Mapping[str, Any]) -> Provenance | None:
     words = {"synthetic": str(line.get("synthetic", "no"))}
     if isinstance(line.get("provenance"), dict):
         words["provenance"] = json.dumps(line["provenance"])
-    return folders.stated(words)
+    return folders.stated_provenance(words)
 
 
 def _info(pictures: Sequence[Picture], made: int) -> dict[str, Any]:

@@ -24,13 +24,13 @@ from toolkit.data import transforms
 from toolkit.example import Error, Provenance
 from toolkit.formats import folders
 from toolkit.formats.dicom.files import is_dicom
-from toolkit.formats.dicom.film import film
+from toolkit.formats.dicom.film import read_film
 from toolkit.formats.folders import Aside
-from toolkit.formats.photograph import SUFFIXES, photograph
+from toolkit.formats.photograph import SUFFIXES, read_photograph
 
 __all__ = [
-    "Grid", "Row", "curve", "given_back", "grid", "levels", "opened", "place", "rows", "shown", "side", "single", "sources",
-    "square", "wanted",
+    "Row", "SourceGrid", "apply_change", "apply_curve", "central_square", "central_square_box", "filter_rows",
+    "grey_curve", "normalise", "parse_side", "read_levels", "rows", "single_row", "source_files", "source_grid",
 ]  # fmt: skip
 
 DICOM = (".dcm", ".dicom")
@@ -64,9 +64,11 @@ def rows(root: Path, aside: Aside | None) -> list[Row]:
             continue
         # By its content too: a PACS exports files without a suffix.
         if not (path.suffix.lower() in (*SUFFIXES, *DICOM) or is_dicom(path)):
-            folders.tell(aside, name, "A film is a DICOM file or a picture; this file is neither. Leave it out.")
+            folders.skip_or_raise(
+                aside, name, "A film is a DICOM file or a picture; this file is neither. Leave it out."
+            )
             continue
-        stem = folders.clean(name.rpartition(".")[0].replace("/", "-") or name) or "film"
+        stem = folders.safe_name(name.rpartition(".")[0].replace("/", "-") or name) or "film"
         ident, number = stem[:150], 2
         while ident in taken:
             ident, number = f"{stem[:150]}-{number}", number + 1
@@ -77,12 +79,12 @@ def rows(root: Path, aside: Aside | None) -> list[Row]:
     return found
 
 
-def single(path: Path) -> Row:
+def single_row(path: Path) -> Row:
     """A film that stands in no table."""
-    return Row(path.name, path, folders.clean(path.stem) or "film", {})
+    return Row(path.name, path, folders.safe_name(path.stem) or "film", {})
 
 
-def wanted(found: Sequence[Row], only: Sequence[str]) -> list[Row]:
+def filter_rows(found: Sequence[Row], only: Sequence[str]) -> list[Row]:
     """The rows whose columns have one of the values asked for."""
     allowed: dict[str, set[str]] = {}
     for word in only:
@@ -96,17 +98,17 @@ def wanted(found: Sequence[Row], only: Sequence[str]) -> list[Row]:
     return kept
 
 
-def sources(root: Path) -> dict[str, Path]:
+def source_files(root: Path) -> dict[str, Path]:
     """The file of every film below a folder, or of a film itself, by the id that `read` or `one` gives it."""
-    return {row.id: row.path for row in (rows(root, lambda *_: None) if root.is_dir() else [single(root)])}
+    return {row.id: row.path for row in (rows(root, lambda *_: None) if root.is_dir() else [single_row(root)])}
 
 
-def opened(path: Path) -> tuple[np.ndarray, dict[str, str], str, Provenance | None]:
+def read_levels(path: Path) -> tuple[np.ndarray, dict[str, str], str, Provenance | None]:
     """(H, W) grey levels in [0, 1], what a DICOM file states, its key of the patient, and the mark of what was made."""
     if path.suffix.lower() in SUFFIXES:
-        picture, mark = photograph(path)
+        picture, mark = read_photograph(path)
         return (picture.mean(0) + 1) / 2, {}, "", mark
-    source = film(path)
+    source = read_film(path)
     known = {"view": source.view, "sex": source.sex, "age": "" if math.isnan(source.age) else f"{source.age:g}"}
     mark = Provenance("synthetic", "unknown", "unknown") if source.synthetic else None
     return source.pixels, known, source.patient, mark
@@ -115,14 +117,14 @@ def opened(path: Path) -> tuple[np.ndarray, dict[str, str], str, Provenance | No
 # ---------------------------------------------------------------------------------------------------------- grey levels
 
 
-def square(pixels: np.ndarray, side: int) -> np.ndarray:
+def central_square(pixels: np.ndarray, side: int) -> np.ndarray:
     """The central square of (H, W), resampled to (side, side), antialiased."""
-    top, left, size, _ = place(pixels.shape)
+    top, left, size, _ = central_square_box(pixels.shape)
     cut = Image.fromarray(pixels[top : top + size, left : left + size].astype(np.float32))
     return np.asarray(cut.resize((side, side), Image.Resampling.LANCZOS))
 
 
-def side(text: str) -> int:
+def parse_side(text: str) -> int:
     """Rows and columns of the square from "128x128" or "128". Errors: what no model can take."""
     match = re.fullmatch(r"\s*(\d{2,4})(?:\s*x\s*(\d{2,4}))?\s*", text.lower())
     if not match or match[2] not in (None, match[1]) or int(match[1]) % 8 or not 32 <= int(match[1]) <= 1024:
@@ -130,7 +132,7 @@ def side(text: str) -> int:
     return int(match[1])
 
 
-def place(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+def central_square_box(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """(top, left, height, width) of the largest central square of a film. Errors: one of next to no pixels."""
     size = min(shape)
     if size < 16:
@@ -139,16 +141,16 @@ def place(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     return top, left, size, size
 
 
-def levels(pixels: np.ndarray) -> np.ndarray:
+def normalise(pixels: np.ndarray) -> np.ndarray:
     """Grey levels of any window to [-1, 1]: clipped at the ends, the median in the middle.
 
     Errors: a film without any contrast.
     """
-    return shown(pixels, *curve(pixels)).astype(np.float32)
+    return apply_curve(pixels, *grey_curve(pixels)).astype(np.float32)
 
 
-def curve(pixels: np.ndarray) -> tuple[float, float, float]:
-    """What `levels` does to a film: darkest and brightest grey, and the gamma between them."""
+def grey_curve(pixels: np.ndarray) -> tuple[float, float, float]:
+    """What `normalise` does to a film: darkest and brightest grey, and the gamma between them."""
     low, high = (float(end) for end in np.quantile(pixels, (0.005, 0.995)))
     if high - low < 1e-4:
         raise Error("A film has light and dark places; this one has one grey level. Leave it out.")
@@ -157,7 +159,7 @@ def curve(pixels: np.ndarray) -> tuple[float, float, float]:
     return low, high, float(np.clip(math.log(MIDDLE) / math.log(middle), 1 / MOST_GAMMA, MOST_GAMMA))
 
 
-def shown(pixels: np.ndarray, low: float, high: float, gamma: float) -> np.ndarray:
+def apply_curve(pixels: np.ndarray, low: float, high: float, gamma: float) -> np.ndarray:
     """Grey levels in [0, 1] as those of an image in [-1, 1]."""
     return np.clip((pixels - low) / (high - low), 0, 1) ** gamma * 2 - 1
 
@@ -166,10 +168,10 @@ def shown(pixels: np.ndarray, low: float, high: float, gamma: float) -> np.ndarr
 
 
 @dataclass(frozen=True)
-class Grid:
+class SourceGrid:
     """A film as its file shows it, and the square of it that a model sees: the way back of a change.
 
-    pixels: (H, W) in [0, 1]. box: (top, left, height, width) of the square. curve: what `shown` is given.
+    pixels: (H, W) in [0, 1]. box: (top, left, height, width) of the square. curve: what `apply_curve` is given.
     """
 
     pixels: np.ndarray
@@ -177,13 +179,13 @@ class Grid:
     curve: tuple[float, float, float]
 
 
-def grid(path: Path, side: int) -> Grid:
+def source_grid(path: Path, side: int) -> SourceGrid:
     """A film on its own grid. side: of the model's square, whose grey levels the curve was taken from."""
-    pixels = opened(path)[0]
-    return Grid(pixels, place(pixels.shape), curve(square(pixels, side)))
+    pixels = read_levels(path)[0]
+    return SourceGrid(pixels, central_square_box(pixels.shape), grey_curve(central_square(pixels, side)))
 
 
-def given_back(grid: Grid, change: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def apply_change(grid: SourceGrid, change: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """A film with a change of its square, (side, side) in units of an image, added to its own pixels: (H, W) in [0, 1].
 
     weight: (H, W) part of the change that each pixel takes; where it is 0 the pixel is that of the film, bit by bit.
@@ -192,7 +194,7 @@ def given_back(grid: Grid, change: np.ndarray, weight: np.ndarray) -> np.ndarray
     low, high, gamma = grid.curve
     moved = transforms.unfit(change, grid.box, grid.pixels.shape, 0.0) * weight
     where = moved != 0
-    before = shown(grid.pixels[where], *grid.curve)
+    before = apply_curve(grid.pixels[where], *grid.curve)
     after = np.clip(before + moved[where], -1, 1)
     given = grid.pixels.copy()
     given[where] += (high - low) * (((after + 1) / 2) ** (1 / gamma) - ((before + 1) / 2) ** (1 / gamma))

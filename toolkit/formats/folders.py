@@ -29,11 +29,11 @@ from typing import Any
 from toolkit.data import dataset, labels, xmp
 from toolkit.data.labels import Range, Vocabulary
 from toolkit.example import Annotation, Error, Example, Provenance
-from toolkit.formats.photograph import SUFFIXES, photograph
+from toolkit.formats.photograph import SUFFIXES, read_photograph
 
 __all__ = [
-    "OUTSIDE", "TABLES", "UNLABELLED", "Aside", "Row", "clean", "examples", "folder_of", "identified", "read", "rows", "stated",
-    "table_lines", "tell", "write",
+    "OUTSIDE", "TABLES", "UNLABELLED", "Aside", "Row", "class_folder", "examples", "read", "rows", "safe_name",
+    "skip_or_raise", "stated_provenance", "table_lines", "unique_ids", "write",
 ]  # fmt: skip
 
 Aside = Callable[[str, str], None]
@@ -87,13 +87,13 @@ def rows(root: str | os.PathLike[str], aside: Aside | None = None, suffixes: Seq
         raise Error(
             f"Photographs lie in class folders, such as Coffee___rust/1.jpg, or stand in labels.csv; '{root}' holds none."
         )
-    idents = identified([name for name, _, _ in found])
+    idents = unique_ids([name for name, _, _ in found])
     return [
         Row(name, root / name, ident, folder, words) for ident, (name, folder, words) in zip(idents, found, strict=True)
     ]
 
 
-def identified(names: Sequence[str]) -> list[str]:
+def unique_ids(names: Sequence[str]) -> list[str]:
     """An id for each file name below a root: its stem, with the folders where stems are not unique; safe as a file name."""
     stems = Counter(_safe(PurePosixPath(name).stem) for name in names)
     made: dict[str, None] = {}
@@ -115,7 +115,7 @@ def read(
     spelled: dict[str, str] = {}
     described = []
     for row in rows(root, aside):
-        name = clean(row.words.get("class", ""))
+        name = safe_name(row.words.get("class", ""))
         described.append((row, {"class": spelled.setdefault(name.casefold(), name)} if name else {}))
     known = labels.from_json({"class": sorted(filter(None, spelled.values()))} if spelled else {})
     yield from examples(described, known, size, aside)
@@ -136,12 +136,12 @@ def examples(
         watch()
         try:
             known = labels.parse(vocabulary, [f"{k}={v}" for k, v in words.items() if k in vocabulary])
-            image, marked = photograph(row.path, size)
+            image, marked = read_photograph(row.path, size)
         except Error as problem:
-            tell(aside, row.name, str(problem))
+            skip_or_raise(aside, row.name, str(problem))
             continue
         annotation = Annotation(row.words.get("text"), {name: known.get(name, math.nan) for name in vocabulary})
-        yield Example(row.id, image, annotation, row.group, provenance=stated(row.words) or marked)
+        yield Example(row.id, image, annotation, row.group, provenance=stated_provenance(row.words) or marked)
 
 
 def write(
@@ -156,7 +156,7 @@ def write(
     place: the class folder of an example, by default that of its label "class". labels.csv spells every label of the
     vocabulary, says of each image whether it is synthetic, and holds its provenance whole.
     """
-    place = place or (lambda example: folder_of(example.annotation, vocabulary))
+    place = place or (lambda example: class_folder(example.annotation, vocabulary))
     columns = ["filename", *vocabulary, "text", "group", "synthetic", "provenance"]
     lines: list[dict[str, object]] = []
 
@@ -167,7 +167,7 @@ def write(
             yield example  # and only when it has been written
             lines.append(_noted(example, place(example), vocabulary))
 
-    with dataset.staged(root) as folder:
+    with dataset.staged_folder(root) as folder:
         about = {**description, "labels": labels.to_json(vocabulary)}
         count = dataset.write(noted(), folder, place=place, **about)
         with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
@@ -177,17 +177,17 @@ def write(
     return count
 
 
-def folder_of(annotation: Annotation, vocabulary: Vocabulary) -> str:
+def class_folder(annotation: Annotation, vocabulary: Vocabulary) -> str:
     """The class folder of an annotation; UNLABELLED where its class is not known."""
     return labels.spell(vocabulary, annotation.labels).get("class", UNLABELLED)
 
 
-def clean(text: str) -> str:
+def safe_name(text: str) -> str:
     """A name as a folder's: letters, digits, _ . and - of any script; other characters become one _."""
     return re.sub(r"([^\w.-]|_)+", "_", unicodedata.normalize("NFC", text)).strip("_.-")
 
 
-def tell(aside: Aside | None, name: str, reason: str) -> None:
+def skip_or_raise(aside: Aside | None, name: str, reason: str) -> None:
     """Put a file aside, or raise an Error where nobody is told."""
     if aside is None:
         raise Error(f"{name}: {reason}")
@@ -212,9 +212,11 @@ def _scanned(root: Path, aside: Aside | None) -> list[tuple[str, str, dict[str, 
         if is_image and folder:
             found.append((below.as_posix(), folder, {} if folder == UNLABELLED else {"class": folder}))
         elif is_image:
-            tell(aside, below.as_posix(), "A photograph lies in a folder named after its class; this one does not.")
+            skip_or_raise(
+                aside, below.as_posix(), "A photograph lies in a folder named after its class; this one does not."
+            )
         elif folder:
-            tell(aside, below.as_posix(), _no_image(path))
+            skip_or_raise(aside, below.as_posix(), _no_image(path))
     return found
 
 
@@ -245,7 +247,7 @@ def _listed(
             reason = ""
         seen.add(name)
         if reason:
-            tell(aside, given or f"{table.name} line {number}", reason)
+            skip_or_raise(aside, given or f"{table.name} line {number}", reason)
             continue
         folder = path.parent.name if path.parent not in (root, root / "images") else ""
         stated = words.pop("label", "")
@@ -307,11 +309,11 @@ def _noted(example: Example, folder: str, vocabulary: Vocabulary) -> dict[str, o
     }
 
 
-def stated(words: Mapping[str, str]) -> Provenance | None:
+def stated_provenance(words: Mapping[str, str]) -> Provenance | None:
     """What a table says of the origin of an image; a column provenance that is not ours says nothing."""
     try:
         found = Provenance(**json.loads(words["provenance"]))
-        xmp.mark(found)  # what cannot be marked was not written here
+        xmp.packet(found)  # what cannot be marked was not written here
         return found
     except (KeyError, ValueError, TypeError):
         made = words.get("synthetic", "no").lower() in ("yes", "true", "1")

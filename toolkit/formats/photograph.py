@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from toolkit.data import xmp
 from toolkit.example import Error, Provenance
 
-__all__ = ["SUFFIXES", "Place", "fitted", "photograph", "placed", "sized"]
+__all__ = ["SUFFIXES", "Place", "padded_place", "parse_size", "read_photograph", "resize_and_pad"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 DECODERS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
@@ -32,7 +32,7 @@ OVERSAMPLED = 4
 """A JPEG is decoded no larger than this many times the wanted size: resampling from there looks the same."""
 
 
-def photograph(path: Path, size: tuple[int, int] | None = None) -> tuple[np.ndarray, Provenance | None]:
+def read_photograph(path: Path, size: tuple[int, int] | None = None) -> tuple[np.ndarray, Provenance | None]:
     """(3, rows, cols) float32 in [-1, 1] of an image file as a viewer shows it, and its mark if it is not a real one.
 
     EXIF orientation is applied, what is transparent is white, 16 bits become 8. size: fitted inside with its aspect
@@ -51,7 +51,7 @@ def photograph(path: Path, size: tuple[int, int] | None = None) -> tuple[np.ndar
                         f"{file.width} x {file.height}."
                     )
                 if size is not None:
-                    file.draft(None, (OVERSAMPLED * max(size),) * 2)
+                    file.draft(None, (OVERSAMPLED * max(size), OVERSAMPLED * max(size)))
                 file.load()
                 picture = _rgb(ImageOps.exif_transpose(file))
                 marked = xmp.provenance(file.info)
@@ -60,7 +60,7 @@ def photograph(path: Path, size: tuple[int, int] | None = None) -> tuple[np.ndar
     except Exception as problem:  # a damaged file may raise anything, from SyntaxError to struct.error
         words = " ".join(str(problem).replace(str(path), path.name).split()).rstrip(".") or type(problem).__name__
         raise Error(f"A photograph decodes whole; this file does not: {words}.") from problem
-    levels = np.asarray(picture) if size is None else fitted(picture, size)
+    levels = np.asarray(picture) if size is None else resize_and_pad(picture, size)
     return (levels.transpose(2, 0, 1).astype(np.float32) * (2.0 / 255) - 1.0).astype(np.float32), marked
 
 
@@ -74,7 +74,7 @@ class Place:
     cols: int
 
 
-def placed(shape: tuple[int, int], size: tuple[int, int]) -> Place:
+def padded_place(shape: tuple[int, int], size: tuple[int, int]) -> Place:
     """The place of a picture of (rows, cols) in an image of the size: all of it, or the largest inside of its aspect."""
     rows, cols = size
     stretch = (cols / shape[1]) / (rows / shape[0])
@@ -84,15 +84,15 @@ def placed(shape: tuple[int, int], size: tuple[int, int]) -> Place:
     return Place((size[0] - rows) // 2, (size[1] - cols) // 2, rows, cols)
 
 
-def fitted(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
+def resize_and_pad(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """(rows, cols, ...) levels of a picture resized into its place, antialiased (bicubic), padded by repeating its edge."""
-    place = placed((picture.height, picture.width), size)
+    place = padded_place((picture.height, picture.width), size)
     levels = np.asarray(picture.resize((place.cols, place.rows), Image.Resampling.BICUBIC))
     down, right = size[0] - place.rows - place.top, size[1] - place.cols - place.left
     return np.pad(levels, ((place.top, down), (place.left, right), *[(0, 0)] * (levels.ndim - 2)), "edge")
 
 
-def sized(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
     """(rows, cols) of words such as 128x64, width first."""
     width, cross, height = text.lower().partition("x")
     if not (cross and width.strip().isdecimal() and height.strip().isdecimal()) or not 8 <= int(width) <= 4096:

@@ -21,7 +21,7 @@ import math
 import os
 import warnings
 import xml.etree.ElementTree as xml
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -30,12 +30,12 @@ from typing import Any
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from toolkit.example import Error, Example, Note, Provenance
+from toolkit.example import Error, Note, Provenance
 from toolkit.formats import box_claims, boxed
-from toolkit.formats.box_checks import Said, number
+from toolkit.formats.box_checks import StatedBox, parse_number
 from toolkit.formats.box_claims import Claim
 from toolkit.formats.boxed import Listing, Picture
-from toolkit.formats.folders import Aside, tell
+from toolkit.formats.folders import Aside, skip_or_raise
 from toolkit.formats.photograph import SUFFIXES
 
 __all__ = ["FOLDER", "annotate", "holds", "listing", "read", "write"]
@@ -52,7 +52,7 @@ BESIDE = ("", "JPEGImages", "images", "data")
 
 
 @dataclass(frozen=True)
-class Read:
+class ParsedFile:
     """What one file says. corners: SIDES as they stand. first: of a pixel, as far as the file tells, or None."""
 
     picture: str
@@ -64,23 +64,23 @@ class Read:
 
 def holds(root: Path) -> bool:
     """Whether there is an XML file that begins like an annotation."""
-    return any(b"<annotation" in _head(path) for path in box_claims.files(root, ".xml"))
+    return any(b"<annotation" in _head(path) for path in box_claims.find_files(root, ".xml"))
 
 
 def listing(root: str | os.PathLike[str], aside: Aside | None = None) -> Listing:
     """The pictures that have an XML file, and the classes in alphabetical order."""
     root = Path(root)
-    found: list[Read] = []
-    paths = box_claims.files(root, ".xml")
+    found: list[ParsedFile] = []
+    paths = box_claims.find_files(root, ".xml")
     if not paths:
         raise Error(f"Pascal VOC boxes stand in XML files, one a picture; '{root}' holds none.")
     for path in paths:
         try:
             found.append(_read(root, path))
         except Error as problem:
-            tell(aside, path.relative_to(root).as_posix(), str(problem))
+            skip_or_raise(aside, path.relative_to(root).as_posix(), str(problem))
     taken = {read.picture for read in found}
-    pictures = {path.relative_to(root).as_posix() for path in box_claims.files(root, *SUFFIXES)}
+    pictures = {path.relative_to(root).as_posix() for path in box_claims.find_files(root, *SUFFIXES)}
     if bare := len(pictures - taken):
         line = f"{bare} {'picture' if bare == 1 else 'pictures'} without a usable XML file in '{root}' left out."
         warnings.warn(line, Note, stacklevel=2)
@@ -92,24 +92,12 @@ def listing(root: str | os.PathLike[str], aside: Aside | None = None) -> Listing
             Claim(read.picture, tuple(_said(object_, one) for object_ in read.objects), read.size, made=read.made)
         )
     names = sorted({name for read in found for name, _, _ in read.objects if name})
-    return Listing(box_claims.settled(root, claims, aside), tuple(names))
-
-
-def read(
-    root: str | os.PathLike[str], aside: Aside | None = None, watch: Callable[[int, int], object] = lambda *_: None
-) -> Iterator[Example]:
-    """Every picture in full size with its boxes. aside(name, reason) is told what cannot be used."""
-    return boxed.examples(listing(root, aside).rows, aside, watch)
-
-
-def write(examples: Iterable[Example], root: str | os.PathLike[str], names: Sequence[str], **description: Any) -> int:
-    """Write images/<id>.png, Annotations/<id>.xml and the manifest of a data set; returns the number of samples."""
-    return boxed.write(examples, root, names, annotate, **description)
+    return Listing(box_claims.resolve_claims(root, claims, aside), tuple(names))
 
 
 def annotate(root: Path, pictures: Sequence[Picture], names: Sequence[str]) -> None:
     """Write Annotations/<id>.xml of pictures that lie in the folder."""
-    boxed.named(names)
+    boxed.check_class_names(names)
     (root / FOLDER).mkdir()
     for picture in pictures:
         top = xml.Element("annotation")
@@ -129,10 +117,15 @@ def annotate(root: Path, pictures: Sequence[Picture], names: Sequence[str]) -> N
         (root / FOLDER / f"{picture.id}.xml").write_bytes(xml.tostring(top, "utf-8") + b"\n")
 
 
+read = boxed.reader(listing)
+write = boxed.writer(annotate)
+"""images/<id>.png, Annotations/<id>.xml and the manifest of a data set."""
+
+
 # ----------------------------------------------------------------------------------------------------------- details
 
 
-def _read(root: Path, path: Path) -> Read:
+def _read(root: Path, path: Path) -> ParsedFile:
     try:
         top = fromstring(path.read_bytes(), forbid_dtd=True)
     except DefusedXmlException as problem:
@@ -148,7 +141,7 @@ def _read(root: Path, path: Path) -> Read:
     drawn = top.find("path") is not None and _text(top, "source/database") == "Unknown"
     first = 1 if _text(top, "source/annotation") == FROM_ONE else 0 if drawn else None
     made = Provenance("synthetic", "unknown", "unknown") if _text(top, "source/database") == SYNTHETIC else None
-    return Read(_picture(root, path, _text(top, "filename")), _size(top), objects, first, made)
+    return ParsedFile(_picture(root, path, _text(top, "filename")), _size(top), objects, first, made)
 
 
 def _picture(root: Path, path: Path, filename: str) -> str:
@@ -157,7 +150,7 @@ def _picture(root: Path, path: Path, filename: str) -> str:
     bases = [base / name for base in dict.fromkeys((path.parent, above, root)) for name in BESIDE]
     by_name, problem = "", None
     try:
-        by_name = box_claims.located(root, bases, filename)
+        by_name = box_claims.locate_picture(root, bases, filename)
     except Error as found:
         problem = found
     stems = [Path(filename).stem] if by_name else []
@@ -165,7 +158,7 @@ def _picture(root: Path, path: Path, filename: str) -> str:
         return by_name
     for suffix in dict.fromkeys((*SUFFIXES, *(s.upper() for s in SUFFIXES))):
         try:
-            by_stem = box_claims.located(root, bases, path.stem + suffix)
+            by_stem = box_claims.locate_picture(root, bases, path.stem + suffix)
         except Error:
             continue
         if by_name:
@@ -180,11 +173,11 @@ def _picture(root: Path, path: Path, filename: str) -> str:
 
 def _object(node: Any) -> tuple[str, tuple[Decimal, ...], str]:
     """(class, corners as they stand, why it is no box)."""
-    name = box_claims.clean(_text(node, "name"))
+    name = box_claims.clean_class_name(_text(node, "name"))
     texts = [_text(node, f"bndbox/{side}") for side in SIDES]
     if not name:
         return "", (), "it has a name, and this one has none"
-    if not all(math.isfinite(number(text)) for text in texts):
+    if not all(math.isfinite(parse_number(text)) for text in texts):
         return name, (), f"its corners are finite numbers, and these are {', '.join(texts):.80}"
     try:
         return name, tuple(Decimal(text) for text in texts), ""
@@ -192,15 +185,15 @@ def _object(node: Any) -> tuple[str, tuple[Decimal, ...], str]:
         return name, tuple(Decimal(float(text)) for text in texts), ""
 
 
-def _said(found: tuple[str, tuple[Decimal, ...], str], from_one: bool) -> Said:
+def _said(found: tuple[str, tuple[Decimal, ...], str], from_one: bool) -> StatedBox:
     name, corners, fault = found
     if fault:
-        return Said(name, fault=fault)
+        return StatedBox(name, fault=fault)
     x0, y0, x1, y1 = corners
     if from_one:
         x0, x1 = _first_from_zero(x0, x1)
         y0, y1 = _first_from_zero(y0, y1)
-    return Said(name, (float(x0), float(y0), float(x1), float(y1)))
+    return StatedBox(name, (float(x0), float(y0), float(x1), float(y1)))
 
 
 def _first_from_zero(low: Decimal, high: Decimal) -> tuple[Decimal, Decimal]:
@@ -208,7 +201,7 @@ def _first_from_zero(low: Decimal, high: Decimal) -> tuple[Decimal, Decimal]:
     return (low - 1, high) if low - 1 <= high else (low, high - 1)
 
 
-def _from_one(found: Sequence[Read]) -> bool:
+def _from_one(found: Sequence[ParsedFile]) -> bool:
     """Whether files that do not say so count pixels from 1."""
     low, ends = math.inf, False
     for read in found:
@@ -223,7 +216,7 @@ def _from_one(found: Sequence[Read]) -> bool:
 
 def _size(top: Any) -> tuple[int, int] | None:
     """As stated; some tools write 0 for what they do not know."""
-    rows, cols = number(_text(top, "size/height")), number(_text(top, "size/width"))
+    rows, cols = parse_number(_text(top, "size/height")), parse_number(_text(top, "size/width"))
     if not (math.isfinite(rows) and math.isfinite(cols) and rows > 0 and cols > 0):
         return None
     return (round(rows), round(cols))

@@ -18,19 +18,19 @@ import math
 import os
 import posixpath
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from toolkit.example import Boxes, Error, Example, Note
+from toolkit.example import Boxes, Error, Note
 from toolkit.formats import box_claims, boxed, folders
-from toolkit.formats.box_checks import Said, number
+from toolkit.formats.box_checks import StatedBox, parse_number
 from toolkit.formats.box_claims import Claim, Row
 from toolkit.formats.boxed import Listing, Picture
-from toolkit.formats.folders import Aside, tell
+from toolkit.formats.folders import Aside, skip_or_raise
 from toolkit.formats.photograph import SUFFIXES
 
 __all__ = ["FILE", "FOLDER", "annotate", "holds", "listing", "read", "write"]
@@ -44,7 +44,7 @@ LARGEST, DEEPEST = 2**18, 20
 
 def holds(root: Path) -> bool:
     """Whether there is a data.yaml with names, or a list of names with texts beside."""
-    return _settings(root) is not None or (_listed(root) is not None and bool(box_claims.files(root, ".txt")))
+    return _settings(root) is not None or (_listed(root) is not None and bool(box_claims.find_files(root, ".txt")))
 
 
 def listing(root: str | os.PathLike[str], aside: Aside | None = None) -> Listing:
@@ -55,7 +55,7 @@ def listing(root: str | os.PathLike[str], aside: Aside | None = None) -> Listing
         path, settings = _listed(root), {}
         if path is None:
             raise Error(f"YOLO boxes need the names of their classes; '{root}' has no data.yaml and no classes.txt.")
-        names = dict(enumerate(box_claims.clean(line) for line in _text(path).splitlines() if line.strip()))
+        names = dict(enumerate(box_claims.clean_class_name(line) for line in _text(path).splitlines() if line.strip()))
     else:
         settings = _yaml(path)
         names = _names(settings["names"])
@@ -65,28 +65,16 @@ def listing(root: str | os.PathLike[str], aside: Aside | None = None) -> Listing
         try:
             said = () if label is None else _said(_text(label), names, pose)
         except Error as problem:
-            tell(aside, name, str(problem))
+            skip_or_raise(aside, name, str(problem))
             continue
         claims.append(Claim(name, said, parts=True))
-    made = [_rounded(row) for row in box_claims.settled(root, claims, aside)]
+    made = [_rounded(row) for row in box_claims.resolve_claims(root, claims, aside)]
     return Listing(made, tuple(dict.fromkeys(filter(None, names.values()))))
-
-
-def read(
-    root: str | os.PathLike[str], aside: Aside | None = None, watch: Callable[[int, int], object] = lambda *_: None
-) -> Iterator[Example]:
-    """Every picture in full size with its boxes. aside(name, reason) is told what cannot be used."""
-    return boxed.examples(listing(root, aside).rows, aside, watch)
-
-
-def write(examples: Iterable[Example], root: str | os.PathLike[str], names: Sequence[str], **description: Any) -> int:
-    """Write images/<id>.png, labels/<id>.txt, data.yaml and the manifest of a data set; returns the number of samples."""
-    return boxed.write(examples, root, names, annotate, **description)
 
 
 def annotate(root: Path, pictures: Sequence[Picture], names: Sequence[str]) -> None:
     """Write labels/<id>.txt and data.yaml of pictures that lie in the folder."""
-    boxed.named(names)
+    boxed.check_class_names(names)
     (root / FOLDER).mkdir()
     for picture in pictures:
         rows, cols = picture.size
@@ -103,12 +91,17 @@ def annotate(root: Path, pictures: Sequence[Picture], names: Sequence[str]) -> N
     (root / FILE).write_text(head + text, encoding="utf-8")
 
 
+read = boxed.reader(listing)
+write = boxed.writer(annotate)
+"""images/<id>.png, labels/<id>.txt, data.yaml and the manifest of a data set."""
+
+
 # ------------------------------------------------------------------------------------------------------------- files
 
 
 def _settings(root: Path) -> Path | None:
     """The YAML file with the classes: data.yaml before others, the folder's own before deeper ones."""
-    found = [path for path in box_claims.files(root, ".yaml", ".yml") if len(path.relative_to(root).parts) <= 2]
+    found = [path for path in box_claims.find_files(root, ".yaml", ".yml") if len(path.relative_to(root).parts) <= 2]
     found.sort(key=lambda path: (path.stem != "data", len(path.parts), path.name))
     for path in found:
         try:
@@ -121,7 +114,9 @@ def _settings(root: Path) -> Path | None:
 
 
 def _listed(root: Path) -> Path | None:
-    return next((path for path in box_claims.files(root, ".txt", ".names", ".labels", "") if path.name in NAMES), None)
+    return next(
+        (path for path in box_claims.find_files(root, ".txt", ".names", ".labels", "") if path.name in NAMES), None
+    )
 
 
 def _yaml(path: Path) -> dict[str, Any]:
@@ -154,18 +149,18 @@ def _names(value: object) -> dict[int, str]:
     )
     found = {}
     for index, name in pairs:
-        key = number(index)
+        key = parse_number(index)
         if (
             not (math.isfinite(key) and key.is_integer() and key >= 0)
             or isinstance(name, bool)
-            or not box_claims.clean(name)
+            or not box_claims.clean_class_name(name)
         ):
             raise Error(
                 "names of data.yaml are a list of words, or index: word; found "
                 f"{type(index).__name__} {str(index)[:40] if isinstance(index, (str, int)) else ''}: {type(name).__name__}. "
                 "Put words such as no, on or null in quotes."
             )
-        found[int(key)] = box_claims.clean(name)
+        found[int(key)] = box_claims.clean_class_name(name)
     return found
 
 
@@ -180,7 +175,7 @@ def _pictures(root: Path, base: Path, settings: Mapping[str, Any], aside: Aside 
     """Name of each picture -> its text, or None where it has none."""
     groups = {split: _entries(root, base, settings, split, aside) for split in SPLITS if settings.get(split)}
     if not any(groups.values()):
-        groups = {"": [path.relative_to(root).as_posix() for path in box_claims.files(root, *SUFFIXES)]}
+        groups = {"": [path.relative_to(root).as_posix() for path in box_claims.find_files(root, *SUFFIXES)]}
     found: dict[str, Path | None] = {}
     used: set[Path] = set()
     for split, names in groups.items():
@@ -197,9 +192,11 @@ def _pictures(root: Path, base: Path, settings: Mapping[str, Any], aside: Aside 
             continue
         found |= labels
         used |= {path for path in labels.values() if path is not None}
-    for path in box_claims.files(root, ".txt"):
+    for path in box_claims.find_files(root, ".txt"):
         if path.parent.name == FOLDER and path.name not in NAMES and path not in used and not _image_of(root, path):
-            tell(aside, path.relative_to(root).as_posix(), "A text file is of a picture of its name; there is none.")
+            skip_or_raise(
+                aside, path.relative_to(root).as_posix(), "A text file is of a picture of its name; there is none."
+            )
     return found
 
 
@@ -213,13 +210,13 @@ def _entries(root: Path, base: Path, settings: Mapping[str, Any], split: str, as
             line = f"'{split}' of data.yaml is a folder or a list below '{root}'; {entry!r:.120} is none and left out."
             warnings.warn(line, Note, stacklevel=5)
         elif place.is_dir():
-            found += [path.relative_to(root).as_posix() for path in box_claims.files(place, *SUFFIXES)]
+            found += [path.relative_to(root).as_posix() for path in box_claims.find_files(place, *SUFFIXES)]
         else:
             for line in filter(None, map(str.strip, _text(place).splitlines())):
                 try:
-                    found.append(box_claims.located(root, (place.parent, base, root), line))
+                    found.append(box_claims.locate_picture(root, (place.parent, base, root), line))
                 except Error as problem:
-                    tell(aside, line[:200], str(problem))
+                    skip_or_raise(aside, line[:200], str(problem))
     return list(dict.fromkeys(found))
 
 
@@ -271,27 +268,29 @@ def _image_of(root: Path, label: Path) -> bool:
 # ------------------------------------------------------------------------------------------------------------- lines
 
 
-def _said(text: str, names: Mapping[int, str], pose: int) -> tuple[Said, ...]:
+def _said(text: str, names: Mapping[int, str], pose: int) -> tuple[StatedBox, ...]:
     return tuple(_box(line.split(), names, pose) for line in text.splitlines() if line.strip())
 
 
-def _box(fields: Sequence[str], names: Mapping[int, str], pose: int) -> Said:
-    index, *values = map(number, fields)
+def _box(fields: Sequence[str], names: Mapping[int, str], pose: int) -> StatedBox:
+    index, *values = map(parse_number, fields)
     name = names.get(int(index), "") if math.isfinite(index) and index.is_integer() else ""
     if not name:
-        return Said("", fault=f"its class is an index of names, and '{fields[0]:.40}' is none")
+        return StatedBox("", fault=f"its class is an index of names, and '{fields[0]:.40}' is none")
     if not all(map(math.isfinite, values)):
-        return Said(name, fault=f"a line is of finite numbers, and this one is '{' '.join(fields):.80}'")
+        return StatedBox(name, fault=f"a line is of finite numbers, and this one is '{' '.join(fields):.80}'")
     if len(values) == 4 or len(fields) == pose:
         x, y, width, height = values[:4]
         if width < 0 or height < 0:
-            return Said(name, fault=f"a width and a height are not negative, and this box has {width:g} and {height:g}")
-        return Said(name, (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+            return StatedBox(
+                name, fault=f"a width and a height are not negative, and this box has {width:g} and {height:g}"
+            )
+        return StatedBox(name, (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
     if len(values) < 6 or len(values) % 2:
-        return Said(
+        return StatedBox(
             name, fault=f"a line is a class with 4 numbers or a polygon of 3 points or more; this has {len(values)}"
         )
-    return Said(name, (min(values[0::2]), min(values[1::2]), max(values[0::2]), max(values[1::2])))
+    return StatedBox(name, (min(values[0::2]), min(values[1::2]), max(values[0::2]), max(values[1::2])))
 
 
 def _rounded(row: Row) -> Row:

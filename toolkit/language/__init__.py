@@ -1,0 +1,1 @@
+"""Words: tokens of prompts, and the language of radiology reports."""

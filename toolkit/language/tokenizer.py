@@ -17,7 +17,7 @@ import numpy as np
 
 from toolkit.example import Error, Note
 
-__all__ = ["END", "FILE", "START", "Tokenizer", "of", "open", "train"]
+__all__ = ["END", "FILE", "START", "Tokenizer", "from_vocabulary", "open", "train"]
 
 FILE = "tokenizer.json"
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -86,7 +86,7 @@ def open(root: str | os.PathLike[str], length: int, cut: Callable[[str], object]
     return Tokenizer(body, length, cut, pad)
 
 
-def of(
+def from_vocabulary(
     vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], length: int, pad: str = END,
     cut: Callable[[str], object] | None = _noted,
 ) -> Tokenizer:  # fmt: skip

@@ -13,13 +13,14 @@ beside it by the evaluation (Meissen et al. 2021, arXiv:2109.06023).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from toolkit.data.head import pixels, rim_distance
+from toolkit.data.head import rim_distance, scale_length
 from toolkit.diffusion.model import Model
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.methods.method import Method
@@ -56,6 +57,12 @@ class MapSettings:
     gate_across: float = 1.0
     gate_bias: float = 0.7
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> MapSettings:
+        """Of model.json, where tuples are lists."""
+        plain: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
+        return cls(**plain)
+
 
 def slice_probability(
     model: Model, images: np.ndarray, settings: MapSettings, watch: Callable[[], object] = lambda: None
@@ -83,7 +90,7 @@ def slice_probability(
 
 def rim_weight(head: np.ndarray, settings: MapSettings) -> np.ndarray:
     """(S, rows, cols) weight: 0 outside and at the rim of the head, 1 well inside, linear between."""
-    low, high = (pixels(length, head) for length in settings.rim)
+    low, high = (scale_length(length, head) for length in settings.rim)
     return np.clip((rim_distance(head) - low) / (high - low), 0, 1).astype(np.float32)
 
 
@@ -96,6 +103,6 @@ def asymmetric(residual: np.ndarray, settings: MapSettings) -> np.ndarray:
 
 def anomaly_map(residual: np.ndarray, weight: np.ndarray, probability: np.ndarray, settings: MapSettings) -> np.ndarray:
     """The map of a stack: residual (S, rows, cols) from `asymmetric`; weight, that of the rim; probability (S,)."""
-    spread = pixels(settings.smooth, weight)
+    spread = scale_length(settings.smooth, weight)
     smooth = ndimage.gaussian_filter(np.maximum(residual, 0) * weight, (settings.across, spread, spread))
     return (smooth * weight * probability[:, None, None]).astype(np.float32)

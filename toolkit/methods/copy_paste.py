@@ -4,8 +4,8 @@ Dwibedi et al. 2017 (arXiv:1708.01642) cut, blend and paste; Ghiasi et al. 2021 
 random, with flips and scale, is enough; X-Paste (Zhao et al. 2022, arXiv:2212.03863) takes objects that a model made,
 segments them, filters them and draws the classes evenly. In the order of those papers:
 
-1. `instances`   the objects that may be cut: whole ones, hardly covered by another; generated ones that `keep` lets pass
-2. `toolkit.objects.cutouts.cutout`   an object apart from what is round it, by colour and by its box
+1. `find_instances`   the objects that may be cut: whole ones, hardly covered by another; generated ones that `keep` lets pass
+2. `toolkit.objects.cutouts.cutout_mask`   an object apart from what is round it, by colour and by its box
 3. `paste`       a real image, some objects flipped and scaled, at places where they overlap no more than objects of real
                  images do, under the light of that image, their edge feathered; an original that is covered goes
 
@@ -27,10 +27,11 @@ from toolkit.example import Boxes, Error
 from toolkit.methods.method import Method
 from toolkit.objects import cutouts
 from toolkit.objects.boxes import MOST
-from toolkit.objects.layouts import EDGE, generator
+from toolkit.objects.layout_summary import EDGE
+from toolkit.objects.layouts import random_generator
 from toolkit.objects.overlaps import Overlaps
 
-__all__ = ["METHODS", "CopyPaste", "Instances", "base", "instances", "paste"]
+__all__ = ["METHODS", "CopyPaste", "Instances", "base_index", "find_instances", "paste"]
 
 METHODS = (
     Method(
@@ -45,7 +46,7 @@ METHODS = (
         "Zhao et al. 2022, arXiv:2212.03863",
         "The same with objects that a model generated and a filter let pass, classes drawn evenly.",
         "images with boxes; generated images with boxes and a filter of them, such as a detector",
-        "toolkit.methods.copy_paste.instances(generated, boxes, keep), paste",
+        "toolkit.methods.copy_paste.find_instances(generated, boxes, keep), paste",
     ),
 )
 
@@ -113,7 +114,9 @@ class Piece:
     light: np.ndarray
 
 
-def instances(images: Sequence[np.ndarray] | np.ndarray, boxes: Sequence[Boxes], keep: Keep | None = None) -> Instances:
+def find_instances(
+    images: Sequence[np.ndarray] | np.ndarray, boxes: Sequence[Boxes], keep: Keep | None = None
+) -> Instances:
     """The objects that may be cut out of images (3, H, W): not cut off by the edge, hardly covered, kept by `keep`.
 
     Errors: not one box to an image; no object.
@@ -138,10 +141,10 @@ def instances(images: Sequence[np.ndarray] | np.ndarray, boxes: Sequence[Boxes],
     return Instances(images, boxes, {name: np.array(rows) for name, rows in sorted(found.items())})
 
 
-def base(index: int, seed: int, count: int) -> int:
+def base_index(index: int, seed: int, count: int) -> int:
     """Which of `count` images sample `index` pastes into. Each has its turn before one comes again."""
     turn, place = divmod(index, count)
-    return int(generator(seed, turn, 2).permutation(count)[place])
+    return int(random_generator(seed, turn, 2).permutation(count)[place])
 
 
 def paste(
@@ -161,14 +164,14 @@ def paste(
     """
     _paired(images, boxes)
     settings = settings or CopyPaste()
-    objects = objects or instances(images, boxes)
-    overlaps = overlaps or Overlaps.learned(boxes)
-    number, random = base(index, seed, len(images)), generator(seed, index, 3)
-    image, rows, cols = cutouts.levels(images[number]), *images[number].shape[1:]
+    objects = objects or find_instances(images, boxes)
+    overlaps = overlaps or Overlaps.learn(boxes)
+    number, random = base_index(index, seed, len(images)), random_generator(seed, index, 3)
+    image, rows, cols = cutouts.to_unit_range(images[number]), *images[number].shape[1:]
     layout = Boxes(boxes[number].corners, boxes[number].names, (rows, cols))
     if unknown := sorted(set(layout.names) - set(overlaps.names)):
         raise Error(f"Overlaps are learned from images of the same classes; these do not know '{unknown[0]}'.")
-    light = cutouts.light(image, layout)
+    light = cutouts.background_level(image, layout)
     names = [name for name in objects.which if name in overlaps.names]
     often = np.array([1.0 if settings.even else len(objects.which[name]) for name in names])
     for _ in range(int(random.integers(settings.count[0], settings.count[1] + 1)) if names else 0):
@@ -195,11 +198,11 @@ def _piece(image: np.ndarray, boxes: Boxes, n: int, settings: CopyPaste) -> Piec
     rows, cols = image.shape[1:]
     x0, y0 = np.maximum(np.floor(boxes.corners[n, :2]).astype(int) - MARGIN, 0)
     x1, y1 = np.minimum(np.ceil(boxes.corners[n, 2:]).astype(int) + MARGIN, (cols, rows))
-    mask = cutouts.cutout(image, boxes, n)
-    levels = cutouts.levels(image)
+    mask = cutouts.cutout_mask(image, boxes, n)
+    levels = cutouts.to_unit_range(image)
     alpha = np.clip(ndimage.gaussian_filter(mask.astype(float), settings.feather) * 2 - 0.6, 0, 1)
     box = boxes.corners[n] - np.array([x0, y0, x0, y0])
-    return Piece(levels[:, y0:y1, x0:x1], alpha[y0:y1, x0:x1], box, cutouts.light(levels, boxes))
+    return Piece(levels[:, y0:y1, x0:x1], alpha[y0:y1, x0:x1], box, cutouts.background_level(levels, boxes))
 
 
 def _turned(piece: Piece, random: np.random.Generator, settings: CopyPaste) -> Piece:

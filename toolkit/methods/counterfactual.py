@@ -23,7 +23,7 @@ from toolkit.example import Error
 from toolkit.methods.method import Method
 from toolkit.settings import Counterfactual
 
-__all__ = ["METHODS", "check", "counterfactual", "decoder", "evaluations"]
+__all__ = ["METHODS", "check_settings", "count_evaluations", "counterfactual", "decoder"]
 
 METHODS = (
     Method(
@@ -56,7 +56,7 @@ SIGMA_MIN = 0.05
 """The last noise level above 0: below it an image of 8 bits is all but clean."""
 
 
-def check(settings: Counterfactual) -> None:
+def check_settings(settings: Counterfactual) -> None:
     """Raise the Error that these settings would run into, before any work is done."""
     usable = sorted(SAMPLERS.keys() - STOCHASTIC)
     if settings.sampler in STOCHASTIC:
@@ -108,7 +108,7 @@ def counterfactual(
     return total / (len(settings.strengths) * len(turns))
 
 
-def evaluations(settings: Counterfactual) -> int:
+def count_evaluations(settings: Counterfactual) -> int:
     """How often `counterfactual` calls its watch: the steps up and down of every member of the ensemble."""
     walk = 2 * settings.steps - 1
     if settings.sampler == "heun":
@@ -127,7 +127,7 @@ def decoder(model: Model, null: Cond, target: Cond, weights: Array, settings: Co
         raise Error(
             "Classifier guidance needs a model with a gradient, which this one lacks. Train one: --part classifier."
         )
-    guided = guidance.toward(wanted, model.gradient, weights, settings.classifier_guidance)
+    guided = guidance.classifier_guided(wanted, model.gradient, weights, settings.classifier_guidance)
     return guidance.interval(guided, wanted, settings.guidance_low, math.inf)
 
 
@@ -138,8 +138,8 @@ def _one(
     unstated, wanted = ({k: model.asarray(v) for k, v in cond.items()} for cond in (null, target))
     observe = partial(_observe, watch)
     denoiser = _student(model, settings) if settings.student else model.denoiser
-    encode = guidance.watched(guidance.conditioned(denoiser, unstated), observe)
-    decode = guidance.watched(decoder(model, unstated, wanted, model.asarray(weights), settings), observe)
+    encode = guidance.with_callback(guidance.conditioned(denoiser, unstated), observe)
+    decode = guidance.with_callback(decoder(model, unstated, wanted, model.asarray(weights), settings), observe)
     noise = Seeded(settings.seed, range(len(images)), images.shape[1:], model.asarray)
     x = model.codec.encode(model.asarray(images))
     return model.asnumpy(

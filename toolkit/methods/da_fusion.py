@@ -16,17 +16,17 @@ it did. Guidance is ours to set; the paper's comes with Stable Diffusion.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from toolkit.diffusion import editing
-from toolkit.diffusion.model import Array, Denoise, Model
+from toolkit.diffusion.model import Array, Denoise
 from toolkit.diffusion.noise import Draws, uniform
 from toolkit.example import Error
 from toolkit.methods import guided
-from toolkit.methods.guided import Conditions, Walk
+from toolkit.methods.guided import Run, Walk
 from toolkit.methods.method import Method
 
 __all__ = ["METHODS", "DAFusion", "augment", "balanced", "insertions"]
@@ -74,26 +74,18 @@ def insertions(settings: DAFusion, indices: Sequence[int]) -> np.ndarray:
     return settings.low + (settings.high - settings.low) * place / settings.insertions
 
 
-def augment(
-    model: Model,
-    images: np.ndarray,
-    cond: Conditions,
-    null: Conditions,
-    settings: DAFusion,
-    indices: Sequence[int],
-    watch: Callable[[], object] = lambda: None,
-) -> tuple[np.ndarray, np.ndarray]:
+def augment(run: Run, images: np.ndarray, settings: DAFusion) -> tuple[np.ndarray, np.ndarray]:
     """One variant of every image (N, C, H, W) in [-1, 1] -> (variants, the strengths (N,) that were drawn).
 
-    cond: the class of each image, null: the unstated condition; N rows each. indices: number of each variant in the
-    whole run; a variant depends on it and its image, not on the others. Repeat images for more variants of one.
+    The condition of the run is the class of each image; a variant depends on its number and its image, not on the others.
+    Repeat images for more variants of one.
     """
-    times = insertions(settings, indices)
+    times = insertions(settings, run.indices)
 
     def edit(denoise: Denoise, x: Array, levels: list[float], noise: Draws, _rows: np.ndarray) -> Array:
         return editing.sdedit(guided.sampler(settings.walk), denoise, x, levels, noise)
 
-    return guided.apply(model, edit, images, times, cond, null, settings.walk, indices, watch), times
+    return guided.apply(run, edit, images, times, settings.walk), times
 
 
 def balanced(sources: Sequence[int], images: int, settings: DAFusion, draws: Sequence[int]) -> np.ndarray:

@@ -17,19 +17,18 @@ draws and discards; how much was discarded, and why, is part of the answer.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from toolkit.diffusion.model import Model
-from toolkit.evaluation.finite import finite
+from toolkit.evaluation.finite import check_finite
 from toolkit.example import Error
 from toolkit.methods import guided
-from toolkit.methods.guided import Conditions, Walk
+from toolkit.methods.guided import Run, Walk
 from toolkit.methods.method import Method
 
-__all__ = ["METHODS", "Expansion", "Kept", "expand", "judge", "lowest_realism", "realism"]
+__all__ = ["METHODS", "Expansion", "Judges", "Selection", "expand", "judge", "lowest_realism", "realism"]
 
 METHODS = (
     Method(
@@ -68,7 +67,7 @@ class Expansion:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Selection:
     """kept (N,) boolean; reasons (N,) words; probability (N,) of the class asked for; realism (N,), and the lowest
     allowed; rates: reason -> share of all, "kept" among them.
     """
@@ -81,26 +80,25 @@ class Kept:
     rates: Mapping[str, float]
 
 
-def expand(
-    model: Model,
-    cond: Conditions,
-    null: Conditions,
-    wanted: np.ndarray,
-    classify: Callable[[np.ndarray], np.ndarray],
-    features: Callable[[np.ndarray], np.ndarray],
-    real: np.ndarray,
-    settings: Expansion,
-    indices: Sequence[int],
-    watch: Callable[[], object] = lambda: None,
-) -> tuple[np.ndarray, Kept]:
-    """New images (N, C, H, W), one a row of cond, and which of them to keep. The other arguments are `judge`'s."""
-    images = guided.generate(model, cond, null, settings.walk, indices, watch)
-    return images, judge(classify(images), features(images), wanted, features(real), settings)
+@dataclass(frozen=True)
+class Judges:
+    """What `expand` judges images by: images -> log-probabilities (N, K), and -> features (N, D); real images (M, C, H, W)."""
+
+    classify: Callable[[np.ndarray], np.ndarray]
+    features: Callable[[np.ndarray], np.ndarray]
+    real: np.ndarray
+
+
+def expand(run: Run, wanted: np.ndarray, judges: Judges, settings: Expansion) -> tuple[np.ndarray, Selection]:
+    """New images (N, C, H, W), one a row of the run's condition, and which of them to keep. wanted: as in `judge`."""
+    images = guided.generate(run, settings.walk)
+    real = judges.features(judges.real)
+    return images, judge(judges.classify(images), judges.features(images), wanted, real, settings)
 
 
 def judge(
     log_probability: np.ndarray, generated: np.ndarray, wanted: np.ndarray, real: np.ndarray, settings: Expansion
-) -> Kept:
+) -> Selection:
     """Which generated images to keep, and why not the others.
 
     log_probability (N, K) of a classifier that learned from real images, the test items not among them; generated
@@ -112,7 +110,7 @@ def judge(
             f"The realism of an image needs {settings.neighbours + 2} real ones or more; found {len(real)}. "
             "Give more, or fewer neighbours."
         )
-    finite(log_probability, "log-probabilities of a classifier")
+    check_finite(log_probability, "log-probabilities of a classifier")
     probability = np.exp(log_probability[np.arange(len(wanted)), wanted])
     named = (log_probability.argmax(1) == wanted) & (probability >= settings.probability)
     scores, lowest = realism(generated, real, settings.neighbours), lowest_realism(real, settings)
@@ -123,7 +121,7 @@ def judge(
             reasons[rows[np.argsort(-probability[rows], kind="stable")][settings.best :]] = SURPLUS
     counts = Counter(reasons.tolist())
     rates = {reason: count / len(reasons) for reason, count in counts.items()}
-    return Kept(reasons == KEPT, tuple(reasons), probability, scores, lowest, {KEPT: 0.0, **rates})
+    return Selection(reasons == KEPT, tuple(reasons), probability, scores, lowest, {KEPT: 0.0, **rates})
 
 
 def realism(generated: np.ndarray, real: np.ndarray, neighbours: int = 3) -> np.ndarray:

@@ -24,16 +24,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from toolkit.diffusion.model import Model
 from toolkit.diffusion.noise import uniform
 from toolkit.example import Annotation, Error, Example, Provenance
 from toolkit.methods import guided
-from toolkit.methods.guided import Conditions, Walk
+from toolkit.methods.guided import Run, Walk
 from toolkit.methods.method import Method
 
 __all__ = ["METHODS", "DiffCoReMix", "calibrate", "cosine", "counterparts", "hard_cosine", "hybrid", "mix", "weights"]
@@ -65,15 +64,8 @@ class DiffCoReMix:
     area: tuple[float, float] = (0.1, 0.4)
 
 
-def counterparts(
-    model: Model,
-    context: Conditions,
-    negative: Conditions,
-    settings: DiffCoReMix,
-    indices: Sequence[int],
-    watch: Callable[[], object] = lambda: None,
-) -> np.ndarray:
-    """(N, C, H, W) one new image for each row of context, driven away from the same row of negative.
+def counterparts(run: Run, settings: DiffCoReMix) -> np.ndarray:
+    """(N, C, H, W) one new image for each row of the run's condition, the context, driven away from the same row of its null.
 
     The negative condition acts from guidance above 1 only. Errors: less.
     """
@@ -81,7 +73,7 @@ def counterparts(
         raise Error(
             f"A negative condition acts at a guidance above 1; found {settings.walk.guidance}. The paper's is 7.5."
         )
-    return guided.generate(model, context, negative, settings.walk, indices, watch)
+    return guided.generate(run, settings.walk)
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.evaluation.detection import Detections, Truth, agreement, thresholds
+from toolkit.evaluation.detection.metrics import Detections, Truth, best_thresholds, layout_agreement
 from toolkit.example import Error
 from toolkit.methods.method import Method
 
 __all__ = [
-    "LEAST_REAL", "METHODS", "QUANTILE", "SIDES", "STATES", "Calibration", "Counts", "Judgement", "best", "calibrate",
-    "counted", "hardness", "judge", "relabelled", "size_names", "smallest_faithful",
+    "LEAST_REAL", "METHODS", "QUANTILE", "SIDES", "STATES", "Calibration", "Counts", "Judgement", "calibrate",
+    "count_outcomes", "hardness", "judge", "most_faithful", "relabel", "size_names", "smallest_faithful",
 ]  # fmt: skip
 
 METHODS = (
@@ -39,7 +39,7 @@ METHODS = (
         "Fang et al. 2024 (WACV), data augmentation for object detection via controllable diffusion models",
         "Keeps the part of the images whose boxes score best; the score is a detector's where the paper's is CLIP's.",
         "a detection model with a detector",
-        "diffgraft generate MODEL OUT --like DATA --keep 0.5; toolkit.methods.faithfulness.best",
+        "diffgraft generate MODEL OUT --like DATA --keep 0.5; toolkit.methods.faithfulness.most_faithful",
     ),
     Method(
         "GeoDiffusion",
@@ -182,7 +182,7 @@ def judge(asked: Truth, found: Detections, least: np.ndarray) -> Judgement:
     cells, it counts as much as all the cells.
     FreeMask leaves out what has a loss far above the mean of its class; a layout is one label, so here the image goes.
     """
-    told = agreement(asked, found, least)
+    told = layout_agreement(asked, found, least)
     states = tuple("mistaken" if m >= 0 else s for s, m in zip(told.state, told.mistaken, strict=True))
     cost: dict[int, float] = {}
     total: dict[int, float] = {}
@@ -207,7 +207,7 @@ def calibrate(asked: Sequence[Truth], found: Sequence[Detections], names: Sequen
             f"A limit for generated images is measured on {LEAST_REAL} real ones or more that the detector did not learn "
             f"from; found {len(asked)}. Give a data set with more of them: --check DATA"
         )
-    least = thresholds(asked, found, names)
+    least = best_thresholds(asked, found, names)
     judged = [judge(a, f, least) for a, f in zip(asked, found, strict=True)]
     scores: list[list[float]] = [[] for _ in names]
     for one in judged:
@@ -218,11 +218,11 @@ def calibrate(asked: Sequence[Truth], found: Sequence[Detections], names: Sequen
         least,
         np.array([np.median(each) if each else 1.0 for each in scores]),
         {q: float(np.quantile([one.error for one in judged], q)) for q in QUANTILES},
-        counted(judged, len(names)),
+        count_outcomes(judged, len(names)),
     )
 
 
-def counted(judged: Sequence[Judgement], classes: int) -> Counts:
+def count_outcomes(judged: Sequence[Judgement], classes: int) -> Counts:
     """How often what happened, by class and size."""
     states, spare = np.zeros((classes, len(SIDES), len(STATES)), int), np.zeros((classes, len(SIDES)), int)
     for one in judged:
@@ -248,13 +248,13 @@ def hardness(layout: Truth, real: Counts) -> float:
     return float(rate[layout.classes, _sizes(layout.corners)].mean())
 
 
-def best(judged: Sequence[Judgement], count: int) -> np.ndarray:
+def most_faithful(judged: Sequence[Judgement], count: int) -> np.ndarray:
     """The `count` images of which the boxes score best, as indices in their own order (Fang et al. 2024)."""
     order = np.argsort([-one.confidence for one in judged], kind="stable")
     return np.sort(order[:count])
 
 
-def relabelled(one: Judgement, confident: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def relabel(one: Judgement, confident: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The corners (N, 4) of a layout, with the detector's where they are better, and the indices of these boxes.
 
     Better is a detection of the class whose overlap with the box is between MOVED and whose score is `confident` (K,) or

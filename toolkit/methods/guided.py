@@ -21,18 +21,9 @@ from toolkit.models.folder import clock_of
 from toolkit.settings import Sampling
 
 __all__ = [
-    "BATCH",
-    "Conditions",
-    "Edit",
-    "Walk",
-    "apply",
-    "check",
-    "evaluations",
-    "generate",
-    "sampler",
-    "sigmas",
-    "walked",
-]
+    "BATCH", "Conditions", "Edit", "Run", "Walk", "apply", "check_settings", "count_evaluations", "evaluations_of_walk",
+    "generate", "sampler", "sigmas",
+]  # fmt: skip
 
 Edit = Callable[[Denoise, Array, list[float], Draws, np.ndarray], Array]
 Conditions = Mapping[str, np.ndarray]
@@ -58,7 +49,23 @@ class Walk:
     sigma_max: float | None = None
 
 
-def check(settings: Walk) -> None:
+@dataclass(frozen=True)
+class Run:
+    """What a method is run on, beside its images and its settings.
+
+    cond, null: what each of N images is to show, and what stands in its place in classifier-free guidance - the unstated
+    condition, or a negative one; N rows each. indices: the number of each image in the whole run, of which its noise is a
+    function. watch is called once an evaluation.
+    """
+
+    model: Model
+    cond: Conditions
+    null: Conditions
+    indices: Sequence[int]
+    watch: Callable[[], object] = lambda: None
+
+
+def check_settings(settings: Walk) -> None:
     """Raise the Error that these settings would run into, before any work is done."""
     if settings.sampler not in SAMPLERS:
         raise Error(f"A sampler is one of {', '.join(SAMPLERS)}; found '{settings.sampler}'.")
@@ -85,32 +92,21 @@ def sigmas(model: Model, settings: Walk, strength: float = 1.0) -> list[float]:
     return schedule.karras(settings.steps, top, bottom)
 
 
-def apply(
-    model: Model,
-    edit: Edit,
-    images: np.ndarray | None,
-    strengths: np.ndarray,
-    cond: Conditions,
-    null: Conditions,
-    settings: Walk,
-    indices: Sequence[int],
-    watch: Callable[[], object] = lambda: None,
-) -> np.ndarray:
+def apply(run: Run, edit: Edit, images: np.ndarray | None, strengths: np.ndarray, settings: Walk) -> np.ndarray:
     """`edit` of every image (N, C, H, W) in [-1, 1], clipped to it; without images x is 0 in the space of the model.
 
-    strengths (N,): where the walk of each begins; those of one strength share a batch. cond, null: what is wanted, and
-    what stands in its place in classifier-free guidance, N rows each. indices: the number of each image in the whole
-    run, of which its noise is a function. watch is called once an evaluation.
+    strengths (N,): where the walk of each begins; those of one strength share a batch.
     """
-    check(settings)
+    check_settings(settings)
+    model = run.model
     made: dict[int, np.ndarray] = {}
     for strength, rows in _batches(strengths):
         levels = sigmas(model, settings, strength)
-        wanted, plain = ({k: model.asarray(v[rows]) for k, v in c.items()} for c in (cond, null))
+        wanted, plain = ({k: model.asarray(v[rows]) for k, v in c.items()} for c in (run.cond, run.null))
         denoise = guidance.classifier_free(model.denoiser, wanted, plain, settings.guidance)
-        denoise = guidance.watched(denoise, lambda *_: watch())
+        denoise = guidance.with_callback(denoise, lambda *_: run.watch())
         spec = model.denoiser.spec
-        noise = Seeded(settings.seed, [int(indices[row]) for row in rows], spec.shape, model.asarray)
+        noise = Seeded(settings.seed, [int(run.indices[row]) for row in rows], spec.shape, model.asarray)
         if images is None:
             x = model.asarray(np.zeros((len(rows), *spec.shape), np.float32))
         else:
@@ -120,29 +116,22 @@ def apply(
     return np.clip(np.stack([made[row] for row in range(len(made))]), -1, 1).astype(np.float32)
 
 
-def generate(
-    model: Model,
-    cond: Conditions,
-    null: Conditions,
-    settings: Walk,
-    indices: Sequence[int],
-    watch: Callable[[], object] = lambda: None,
-) -> np.ndarray:
-    """New images from noise, one a row of cond. null: the unstated condition, or a negative one in its place."""
-    scale = model.denoiser.spec.initial_scale
+def generate(run: Run, settings: Walk) -> np.ndarray:
+    """New images (N, C, H, W) from noise, one a row of the run's condition."""
+    scale = run.model.denoiser.spec.initial_scale
 
     def edit(denoise: Denoise, _x: Array, levels: list[float], noise: Draws, _rows: np.ndarray) -> Array:
         return editing.generate(sampler(settings), denoise, levels, noise, scale(levels[0]))
 
-    return apply(model, edit, None, np.ones(len(indices)), cond, null, settings, indices, watch)
+    return apply(run, edit, None, np.ones(len(run.indices)), settings)
 
 
-def evaluations(settings: Walk, strengths: np.ndarray) -> int:
+def count_evaluations(settings: Walk, strengths: np.ndarray) -> int:
     """How often watch is called, but by inpainting, which repeats its steps."""
-    return sum(1 for _ in _batches(strengths)) * walked(settings)
+    return sum(1 for _ in _batches(strengths)) * evaluations_of_walk(settings)
 
 
-def walked(settings: Walk | Sampling) -> int:
+def evaluations_of_walk(settings: Walk | Sampling) -> int:
     """How often a walk down asks the model: heun twice a step, but once in the step to 0."""
     return 2 * settings.steps - 1 if settings.sampler == "heun" else settings.steps
 

@@ -17,7 +17,7 @@ is softened over `feather` pixels inside the mask. No network is trained with ma
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,13 +29,13 @@ from toolkit.diffusion.noise import Draws
 from toolkit.evaluation.similarity import WINDOW, ssim
 from toolkit.example import Error
 from toolkit.methods import guided
-from toolkit.methods.guided import BATCH, Conditions, Walk
+from toolkit.methods.guided import BATCH, Conditions, Run, Walk
 from toolkit.methods.method import Method
 from toolkit.models.folder import clock_of
 
 __all__ = [
-    "METHODS", "Change", "Edited", "LocalEdit", "change_outside", "edit", "inpaint", "invert", "put_back", "reproduced",
-    "weighed",
+    "METHODS", "Change", "Edited", "LocalEdit", "change_outside", "edit", "feather_weights", "inpaint", "invert",
+    "keep_outside", "reconstruct",
 ]  # fmt: skip
 
 METHODS = (
@@ -101,22 +101,14 @@ class Edited:
     moved: np.ndarray
 
 
-def edit(
-    model: Model,
-    images: np.ndarray,
-    strengths: np.ndarray,
-    cond: Conditions,
-    null: Conditions,
-    settings: LocalEdit,
-    indices: Sequence[int],
-    watch: Callable[[], object] = lambda: None,
-) -> Edited:
-    """Every image (N, C, H, W) edited towards cond as much as its map says: strengths (N, H, W) in [0, 1], 0 keeps.
+def edit(run: Run, images: np.ndarray, strengths: np.ndarray, settings: LocalEdit) -> Edited:
+    """Every image (N, C, H, W) edited towards its condition as much as its map says: strengths (N, H, W) in [0, 1], 0 keeps.
 
     A strength is t / T of the model's clock, as everywhere; an image's walk starts at its strongest place. Errors: a map of
     another size than its image, or with no place to change.
     """
     _check(images, strengths)
+    model = run.model
     shape = model.denoiser.spec.shape
     values, place = np.unique(strengths, return_inverse=True)
     # One at a time: the top of a map must be the very number that its schedule begins with.
@@ -129,23 +121,14 @@ def edit(
         return editing.differential(guided.sampler(settings.walk), denoise, x, local, sigmas, noise)
 
     strongest = strengths.max((1, 2))
-    made = guided.apply(model, change, images, strongest, cond, null, settings.walk, indices, watch)
-    return put_back(model, images, made, strengths > 0, settings)
+    made = guided.apply(run, change, images, strongest, settings.walk)
+    return keep_outside(model, images, made, strengths > 0, settings)
 
 
 def invert(
-    model: Model,
-    images: np.ndarray,
-    masks: np.ndarray,
-    strength: float,
-    stated: Conditions,
-    cond: Conditions,
-    null: Conditions,
-    settings: LocalEdit,
-    indices: Sequence[int],
-    watch: Callable[[], object] = lambda: None,
+    run: Run, images: np.ndarray, masks: np.ndarray, strength: float, stated: Conditions, settings: LocalEdit
 ) -> Edited:
-    """Every image (N, C, H, W) encoded under its own labels up to the strength, and decoded towards cond.
+    """Every image (N, C, H, W) encoded under its own labels `stated` up to the strength, decoded towards its condition.
 
     Deterministic, so what the labels do not speak of stays (DDIB, Su et al. 2023, arXiv:2203.08382; DDIM inversion). The
     way up is unguided. masks (N, H, W), boolean: outside, the source is put back. Errors: a sampler that draws noise.
@@ -153,42 +136,39 @@ def invert(
     _check(images, masks.astype(float))
 
     def change(denoise: Denoise, x: Array, sigmas: list[float], noise: Draws, rows: np.ndarray) -> Array:
-        own = guidance.conditioned(model.denoiser, {k: model.asarray(v[rows]) for k, v in stated.items()})
+        own = guidance.conditioned(run.model.denoiser, {k: run.model.asarray(v[rows]) for k, v in stated.items()})
         return editing.counterfactual(
-            guided.sampler(settings.walk), guidance.watched(own, lambda *_: watch()), denoise, x, sigmas, noise
+            guided.sampler(settings.walk),
+            guidance.with_callback(own, lambda *_: run.watch()),
+            denoise,
+            x,
+            sigmas,
+            noise,
         )
 
     strengths = np.full(len(images), strength)
-    made = guided.apply(model, change, images, strengths, cond, null, settings.walk, indices, watch)
-    return put_back(model, images, made, masks, settings)
+    made = guided.apply(run, change, images, strengths, settings.walk)
+    return keep_outside(run.model, images, made, masks, settings)
 
 
-def inpaint(
-    model: Model,
-    images: np.ndarray,
-    masks: np.ndarray,
-    cond: Conditions,
-    null: Conditions,
-    settings: LocalEdit,
-    indices: Sequence[int],
-    watch: Callable[[], object] = lambda: None,
-) -> Edited:
-    """Every image (N, C, H, W) with what lies in its mask (N, H, W, boolean) made anew towards cond.
+def inpaint(run: Run, images: np.ndarray, masks: np.ndarray, settings: LocalEdit) -> Edited:
+    """Every image (N, C, H, W) with what lies in its mask (N, H, W, boolean) made anew towards its condition.
 
     About settings.resamples times the steps of `edit`. Errors: a mask of another size, or an empty one.
     """
     _check(images, masks.astype(float))
+    model = run.model
     spec = model.denoiser.spec
     known = 1 - _pooled(masks.astype(np.float32), spec.shape)
 
     def change(denoise: Denoise, x: Array, sigmas: list[float], noise: Draws, rows: np.ndarray) -> Array:
         return editing.inpaint(
             guided.sampler(settings.walk), denoise, x, model.asarray(known[rows]), sigmas, noise,
-            spec.initial_scale(sigmas[0]), settings.jump, settings.resamples,
+            spec.initial_scale(sigmas[0]), editing.Resampling(settings.jump, settings.resamples),
         )  # fmt: skip
 
-    made = guided.apply(model, change, images, np.ones(len(images)), cond, null, settings.walk, indices, watch)
-    return put_back(model, images, made, masks, settings)
+    made = guided.apply(run, change, images, np.ones(len(images)), settings.walk)
+    return keep_outside(model, images, made, masks, settings)
 
 
 def change_outside(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> Change:
@@ -227,16 +207,16 @@ def _pooled(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return blocks.max(axis=(2, 4))[:, None].astype(np.float32)
 
 
-def put_back(model: Model, before: np.ndarray, made: np.ndarray, masks: np.ndarray, settings: LocalEdit) -> Edited:
+def keep_outside(model: Model, before: np.ndarray, made: np.ndarray, masks: np.ndarray, settings: LocalEdit) -> Edited:
     """Images (N, C, H, W) with what was made of them inside their masks (N, H, W, boolean), bit by bit theirs outside."""
     changes = tuple(change_outside(*triple) for triple in zip(before, made, masks, strict=True))
-    weight = np.stack([weighed(mask, settings.feather) for mask in masks])[:, None]
-    moved = made - (reproduced(model, before) if settings.detail else before)
+    weight = np.stack([feather_weights(mask, settings.feather) for mask in masks])[:, None]
+    moved = made - (reconstruct(model, before) if settings.detail else before)
     blended = np.where(weight > 0, np.clip(before + weight * moved, -1, 1), before)
     return Edited(blended.astype(np.float32), changes, made, moved)
 
 
-def reproduced(model: Model, images: np.ndarray) -> np.ndarray:
+def reconstruct(model: Model, images: np.ndarray) -> np.ndarray:
     """Images (N, C, H, W) through the codec and back, unedited: what a latent model makes of them in any case."""
     if isinstance(model.codec, Identity):
         return images
@@ -245,7 +225,7 @@ def reproduced(model: Model, images: np.ndarray) -> np.ndarray:
     return np.clip(np.concatenate(found), -1, 1).astype(np.float32)
 
 
-def weighed(mask: np.ndarray, feather: float) -> np.ndarray:
+def feather_weights(mask: np.ndarray, feather: float) -> np.ndarray:
     """(H, W) share of what was made: 0 outside, rising to 1 over `feather` pixels within the mask."""
     if feather <= 0 or mask.all() or not mask.any():
         return mask.astype(np.float32)

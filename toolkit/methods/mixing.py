@@ -10,18 +10,17 @@ so that they compose by calling one after the other. Images are in [-1, 1].
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from toolkit.methods.method import Method
 
-__all__ = ["METHODS", "cutmix", "cutout", "mixup", "patch_shuffle"]
+__all__ = ["METHODS", "cutmix", "cutout", "mix_within_classes", "mixup", "patch_shuffle"]
 
 _ASKED = "labelled images"
 METHODS = tuple(
-    Method(
-        name, paper, does, _ASKED, f"diffgraft evaluate REAL FAKE --task classify; toolkit.methods.mixing.{function}"
-    )
+    Method(name, paper, does, _ASKED, f"diffgraft evaluate classify REAL FAKE; toolkit.methods.mixing.{function}")
     for name, paper, does, function in (
         (
             "mixup",
@@ -41,6 +40,7 @@ METHODS = tuple(
 )
 
 Mixed = tuple[np.ndarray, np.ndarray]
+Mix = Callable[..., Mixed]
 
 
 def mixup(images: np.ndarray, weights: np.ndarray, random: np.random.Generator, alpha: float = 0.2) -> Mixed:
@@ -111,6 +111,16 @@ def patch_shuffle(
         shuffled = np.take_along_axis(pixels, order[..., None], 2).reshape(patches.shape)
         fresh[n, :, : down * window, : across * window] = shuffled.transpose(4, 0, 2, 1, 3).reshape(whole.shape)
     return fresh, weights.copy()
+
+
+def mix_within_classes(mix: Mix, images: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
+    """Images made of two of one class each, in the order of the first. mix: `mixup` or `cutmix`, with lam ~ Beta(1, 1)."""
+    random, mixed = np.random.default_rng(seed), np.empty_like(images)
+    for name in np.unique(classes):
+        own = np.flatnonzero(classes == name)
+        weights = np.ones((len(own), 1), np.float32)
+        mixed[own] = mix(images[own].astype(np.float32), weights, random, alpha=1.0)[0]
+    return mixed
 
 
 def _box(size: tuple[int, ...], half: tuple[float, float], random: np.random.Generator) -> tuple[slice, slice]:

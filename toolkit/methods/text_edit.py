@@ -7,7 +7,7 @@ the difference of two texts,
 
 so that what both texts say, or neither, pulls nowhere; g = 1 is DDIB. What the codec of a latent model loses of the film
 (x - decode(encode(x)), fine texture) is no part of the change and is added again. Where to change it need not be drawn:
-`difference` marks where the two texts disagree about the film.
+`difference_mask` marks where the two texts disagree about the film.
 
 What differs from BiomedJourney (Gu et al. 2023, arXiv:2310.10765). That network is trained on pairs of films of one
 patient, with a progression text between them that GPT-4 wrote, and sees the prior film in channels of its input. Here
@@ -19,7 +19,8 @@ encoded background back at every step; here the source's own pixels are put back
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -27,11 +28,11 @@ from scipy import ndimage
 from toolkit.diffusion.model import Model
 from toolkit.diffusion.noise import Purpose, Seeded
 from toolkit.methods import guided, local_edit
-from toolkit.methods.guided import BATCH, Conditions, Walk
+from toolkit.methods.guided import BATCH, Conditions, Run, Walk
 from toolkit.methods.local_edit import Edited, LocalEdit
 from toolkit.methods.method import Method
 
-__all__ = ["METHODS", "counterfactual", "difference", "edges"]
+__all__ = ["METHODS", "counterfactual", "difference_mask", "edge_correlation"]
 
 METHODS = (
     Method(
@@ -46,7 +47,7 @@ METHODS = (
         "Couairon et al. 2022, arXiv:2210.11427",
         "The region of an edit found, not drawn: where a noisy image is denoised otherwise under one condition than the other.",
         "a conditional denoiser; an image, and what it shows in words or labels",
-        "toolkit.methods.text_edit.difference; diffgraft edit MODEL FILM OUT --region difference --set text=...",
+        "toolkit.methods.text_edit.difference_mask; diffgraft edit MODEL FILM OUT --region difference --set text=...",
     ),
 )
 
@@ -59,24 +60,18 @@ SMOOTHED = 1.0
 
 
 def counterfactual(
-    model: Model,
-    images: np.ndarray,
-    masks: np.ndarray,
-    strength: float,
-    stated: Conditions,
-    wanted: Conditions,
-    settings: LocalEdit,
-    indices: Sequence[int],
-    watch: Callable[[], object] = lambda: None,
+    run: Run, images: np.ndarray, masks: np.ndarray, strength: float, stated: Conditions, settings: LocalEdit
 ) -> Edited:
-    """Every image (N, C, H, W) encoded as `stated` up to the strength and decoded towards `wanted`, away from `stated`.
+    """Every image (N, C, H, W) encoded as `stated` up to the strength, decoded towards its condition, away from `stated`.
+
+    What stands in the place of the condition, run.null, is `stated` here, whatever it is.
 
     masks (N, H, W), boolean: outside, the source is put back bit by bit. Errors: a sampler that draws noise.
     """
-    return local_edit.invert(model, images, masks, strength, stated, wanted, stated, settings, indices, watch)
+    return local_edit.invert(dataclasses.replace(run, null=stated), images, masks, strength, stated, settings)
 
 
-def difference(
+def difference_mask(
     model: Model, images: np.ndarray, stated: Conditions, wanted: Conditions, walk: Walk, indices: Sequence[int]
 ) -> np.ndarray:
     """Where the images (N, C, H, W) are to change: (N, H, W) boolean.
@@ -103,7 +98,7 @@ def difference(
     return np.asarray(ndimage.zoom(maps, scale, order=1, mode="nearest", grid_mode=True)) >= HALFWAY * largest
 
 
-def edges(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def edge_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Correlation of the edges of pairs of images (N, C, H, W), (N,): 1 where every outline is where it was.
 
     Pearson's, of the gradient's magnitude after a Gaussian of one pixel; it asks where edges are and how strong in

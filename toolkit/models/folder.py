@@ -24,16 +24,9 @@ from toolkit.diffusion.schedule import Clock
 from toolkit.example import Error
 
 __all__ = [
-    "as_json",
-    "clock_of",
-    "fingerprint",
-    "hashed",
-    "image_shape",
-    "read_meta",
-    "spec_of",
-    "trained_on",
+    "clock_of", "fingerprint", "hash_id", "image_shape", "plain_meta", "read_meta", "spec_of", "training_ids",
     "write_meta",
-]
+]  # fmt: skip
 
 
 def read_meta(root: Path) -> dict[str, Any]:
@@ -53,7 +46,7 @@ def read_meta(root: Path) -> dict[str, Any]:
     return meta
 
 
-def as_json(meta: Mapping[str, Any]) -> dict[str, Any]:
+def plain_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
     """model.json as it will be read again: settings and specs as plain values."""
     return json.loads(json.dumps(meta, default=dataclasses.asdict))
 
@@ -80,15 +73,15 @@ def image_shape(meta: Mapping[str, Any]) -> tuple[int, ...]:
 
 def clock_of(meta: Mapping[str, Any]) -> Clock:
     """The training clock of a model, which strengths are told by: its own, or the linear one of DDPM where it has none."""
-    return schedule.described(**meta["clock"]) if "clock" in meta else schedule.LINEAR
+    return schedule.clock_from_config(**meta["clock"]) if "clock" in meta else schedule.LINEAR
 
 
-def hashed(name: str) -> str:
+def hash_id(name: str) -> str:
     """A sample's id or a patient's name as model.json keeps it: to be recognised, not to be read."""
     return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
-def trained_on(meta: Mapping[str, Any], parts: Iterable[str] | None = None) -> set[str] | None:
+def training_ids(meta: Mapping[str, Any], parts: Iterable[str] | None = None) -> set[str] | None:
     """Hashes of every sample that a model, or those of its `parts` that it has, was trained on; None: a part does not say.
 
     What an evaluation may not test on. Unknown is not none: it must not pass for a model that saw nothing.

@@ -23,7 +23,9 @@ from toolkit.diffusion import schedule, spacing
 from toolkit.diffusion.model import TEXT
 from toolkit.example import Error
 
-__all__ = ["CLOCK", "PARAMETERISATION", "config", "is_pipeline", "meta", "public", "sigmas", "variant"]
+__all__ = [
+    "CLOCK", "PARAMETERISATION", "is_pipeline", "public_config", "read_config", "read_meta", "sigmas", "weight_variant",
+]  # fmt: skip
 
 INDEX = "model_index.json"
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
@@ -64,7 +66,7 @@ PARAMETERISATION = {"epsilon": "epsilon", "v_prediction": "velocity", "sample": 
 CLOCK = (
     "beta_schedule", "beta_start", "beta_end", "num_train_timesteps", "trained_betas", "rescale_betas_zero_snr",
 )  # fmt: skip
-"""What of a scheduler's config is the training clock, the words of `schedule.described`."""
+"""What of a scheduler's config is the training clock, the words of `schedule.clock_from_config`."""
 
 BETAS = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 1000}
 """diffusers' defaults, for a config that leaves one out."""
@@ -78,7 +80,7 @@ def is_pipeline(root: str | os.PathLike[str]) -> bool:
     return (Path(root) / INDEX).is_file()
 
 
-def meta(
+def read_meta(
     root: str | os.PathLike[str], domain: str = "chest_xray", channels: int | None = None, size: int | None = None
 ) -> dict[str, Any]:
     """The model.json of a pipeline, as if it were a model folder, with the pipeline's scheduler under "scheduler".
@@ -89,8 +91,8 @@ def meta(
     """
     root = Path(root)
     _check_index(root)
-    unet, vae, clip = (config(root, part) for part in ("unet", "vae", "text_encoder"))
-    told, words = config(root, "scheduler"), config(root, "tokenizer")
+    unet, vae, clip = (read_config(root, part) for part in ("unet", "vae", "text_encoder"))
+    told, words = read_config(root, "scheduler"), read_config(root, "tokenizer")
     _check_fit(root, unet, vae, clip, told)
     own, factor = vae.get("out_channels", 3), 2 ** (len(vae["block_out_channels"]) - 1)
     channels = own if channels is None else channels
@@ -105,7 +107,7 @@ def meta(
     clock: dict[str, Any] = {
         key: told.get(key, BETAS.get(key)) for key in CLOCK if told.get(key, BETAS.get(key)) is not None
     }
-    ends = schedule.described(**clock).sigmas
+    ends = schedule.clock_from_config(**clock).sigmas
     tokens = min(int(words.get("model_max_length", 77)), clip.get("max_position_embeddings", 77))
     field = {"shape": [tokens, clip["hidden_size"]], "dtype": "float32", "null": 0.0}
     return {
@@ -114,7 +116,7 @@ def meta(
         "labels": {},
         "image_shape": [channels, rows * factor, columns * factor],
         "clock": clock,
-        "scheduler": public(told),
+        "scheduler": public_config(told),
         "spec": {
             "shape": [unet["in_channels"], rows, columns],
             "fields": {TEXT: field},
@@ -127,36 +129,36 @@ def meta(
             "denoiser": {
                 "network": _network(unet),
                 "parameterisation": PARAMETERISATION[told.get("prediction_type", "epsilon")],
-                "unet": public(unet),
+                "unet": public_config(unet),
             },
             "codec": {
                 "network": _network(vae),
                 "latent_channels": vae.get("latent_channels", 4),
-                "vae": public(vae) | {"in_channels": channels, "out_channels": channels},
+                "vae": public_config(vae) | {"in_channels": channels, "out_channels": channels},
             },
             TEXT: {
                 "network": {"channels": [clip["hidden_size"]], "layers": clip["num_hidden_layers"]},
                 "tokens": tokens,
                 "words": clip["vocab_size"],
                 "features": 0,
-                "clip": public(clip),
+                "clip": public_config(clip),
             },
         },
     }  # fmt: skip
 
 
 def sigmas(told: Mapping[str, Any], steps: int) -> list[float]:
-    """The noise levels of the checkpoint's own scheduler at so many steps. told: `meta`, or a model.json made of one."""
-    return spacing.sigmas(told["scheduler"], schedule.described(**told["clock"]), steps)
+    """The noise levels of the checkpoint's own scheduler at so many steps. told: `read_meta`, or a model.json made of one."""
+    return spacing.sigmas(told["scheduler"], schedule.clock_from_config(**told["clock"]), steps)
 
 
-def config(root: Path, part: str) -> dict[str, Any]:
+def read_config(root: Path, part: str) -> dict[str, Any]:
     """The config of one part of a pipeline."""
     names = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
     return _json(root / part / names.get(part, "config.json"))
 
 
-def variant(root: Path, part: str) -> str | None:
+def weight_variant(root: Path, part: str) -> str | None:
     """Which of several sets of weights a part is opened with: the plain one, or "fp16" or whatever else is the only one.
 
     Errors: none there that are safetensors.
@@ -201,7 +203,7 @@ def _check_fit(
     root: Path, unet: Mapping[str, Any], vae: Mapping[str, Any], clip: Mapping[str, Any], told: Mapping[str, Any]
 ) -> None:
     for part in ("unet", "vae", "text_encoder"):
-        variant(root, part)
+        weight_variant(root, part)
     seen, latent = unet.get("in_channels", 4), vae.get("latent_channels", 4)
     if seen != latent or unet.get("out_channels", 4) != latent:
         raise Error(
@@ -255,7 +257,7 @@ def _network(plain: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def public(plain: Mapping[str, Any]) -> dict[str, Any]:
+def public_config(plain: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if key not in PRIVATE}
 
 

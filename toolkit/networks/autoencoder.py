@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
 from toolkit.example import Error
@@ -32,6 +32,11 @@ def reduction(network: Network | Mapping[str, Any]) -> int:
 class Autoencoder(nn.Module):
     """image (B, C, H, W) in [-1, 1] <-> latent (B, latent_channels, H / f, W / f), f = reduction(network)."""
 
+    # Any: diffusers annotates the answers of encode and decode as both of the kinds that return_dict chooses between.
+    vae: Any
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, network: Network, shape: tuple[int, ...], latent_channels: int) -> None:
         super().__init__()
         levels = len(network.channels)
@@ -39,9 +44,9 @@ class Autoencoder(nn.Module):
             AutoencoderKL(
                 in_channels=shape[0],
                 out_channels=shape[0],
-                block_out_channels=network.channels,
-                down_block_types=("DownEncoderBlock2D",) * levels,
-                up_block_types=("UpDecoderBlock2D",) * levels,
+                block_out_channels=network.channels,  # type: ignore[arg-type]  # tuple[int] is any length there
+                down_block_types=("DownEncoderBlock2D",) * levels,  # type: ignore[arg-type]
+                up_block_types=("UpDecoderBlock2D",) * levels,  # type: ignore[arg-type]
                 layers_per_block=network.layers,
                 latent_channels=latent_channels,
                 norm_num_groups=network.norm_groups,

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as nnf
+from diffusers.models.downsampling import Downsample2D
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from diffusers.models.resnet import Downsample2D, ResnetBlock2D
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from toolkit.networks.preconditioning import edm

@@ -42,6 +42,7 @@ class Detector(nn.Module):
         self.naming, self.placing = (_convolution(width, width, groups) for _ in range(2))
         self.classes, self.sides = nn.Conv2d(width, classes, 3, padding=1), nn.Conv2d(width, 4, 3, padding=1)
         for last, bias in ((self.classes, math.log(RARE / (1 - RARE))), (self.sides, math.log(TYPICAL))):
+            assert last.bias is not None  # a convolution has one unless told otherwise
             nn.init.normal_(last.weight, std=0.01)
             nn.init.constant_(last.bias, bias)
 

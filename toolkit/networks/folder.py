@@ -26,12 +26,12 @@ from toolkit.networks.classifier import NoisyClassifier
 from toolkit.networks.detector import Detector
 from toolkit.networks.features import FeatureNet
 from toolkit.networks.layout import BoxUNet
-from toolkit.networks.preconditioning import PARAMETERISATIONS, Preconditioned, stepped
+from toolkit.networks.preconditioning import PARAMETERISATIONS, Preconditioned, clock_of_steps
 from toolkit.networks.text import TextEncoder
 from toolkit.networks.unet import ConditionalUNet, TextUNet
 from toolkit.settings import Network
 
-__all__ = ["as_saved", "build", "load_part", "open", "save_part"]
+__all__ = ["build", "load_part", "open", "round_trip", "save_part"]
 
 GRAPHS = {
     "denoiser": ("denoiser.onnx",),
@@ -50,7 +50,7 @@ def build(part: str, meta: Mapping[str, Any]) -> nn.Module:
     if part not in meta["parts"]:
         raise Error(f"This model has no {part}. Train one: diffgraft train {meta['domain']} DATA MODEL --part {part}")
     plan = meta["parts"][part]
-    network = Network(**{k: tuple(v) if isinstance(v, list) else v for k, v in plan["network"].items()})
+    network = Network.from_json(plan["network"])
     return BUILDERS[part](network, plan, meta)
 
 
@@ -61,7 +61,7 @@ def _denoiser(network: Network, plan: Mapping[str, Any], meta: Mapping[str, Any]
     else:
         kind = TextUNet if TEXT in spec.fields else BoxUNet if OBJECTS in spec.fields else ConditionalUNet
         unet = kind(network, spec.shape, spec.fields)
-    known = {"sigma_data": lambda: spec.sigma_data, "clock": lambda: stepped(clock_of(meta).sigmas)}
+    known = {"sigma_data": lambda: spec.sigma_data, "clock": lambda: clock_of_steps(clock_of(meta).sigmas)}
     needed = inspect.signature(form).parameters
     return Preconditioned(unet, functools.partial(form, **{k: made() for k, made in known.items() if k in needed}))
 
@@ -77,7 +77,7 @@ BUILDERS: Mapping[str, Callable[[Network, Mapping[str, Any], Mapping[str, Any]],
     "features": lambda network, plan, meta: FeatureNet(network, image_shape(meta), plan["classes"]),
     "detector": lambda network, plan, meta: Detector(network, image_shape(meta), len(plan["classes"])),
     "text": lambda network, plan, meta: TextEncoder(network, plan),
-    "student": lambda network, plan, meta: student.adapted(build("denoiser", meta), plan["rank"]),
+    "student": lambda network, plan, meta: student.add_changes(build("denoiser", meta), plan["rank"]),
 }
 """Part -> the network that is one: (network, its entry in model.json, model.json) -> module."""
 
@@ -121,7 +121,7 @@ def _forget(root: Path, part: str) -> None:
             path.unlink()
 
 
-def as_saved(part: str, meta: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
+def round_trip(part: str, meta: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
     """A part as everyone will open it: its weights rounded to fp16, evaluated in fp32."""
     module = build(part, meta).to(next(iter(weights.values())).device)
     module.load_state_dict({k: _rounded(v).float() if v.is_floating_point() else v for k, v in weights.items()})
@@ -138,7 +138,7 @@ def load_part(root: Path, part: str, meta: Mapping[str, Any] | None = None) -> n
     try:
         weights = load_file(path)
         if part in CHANGES:
-            weights = student.whole(load_file(root / f"{CHANGES[part]}.safetensors"), weights)
+            weights = student.merge_state(load_file(root / f"{CHANGES[part]}.safetensors"), weights)
         module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     except (OSError, SafetensorError, RuntimeError) as problem:
         words = " ".join(str(problem).split())[:200]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from toolkit.diffusion.model import OBJECTS, Field
@@ -41,6 +41,8 @@ def coverage(boxes: Tensor, rows: int, cols: int) -> tuple[Tensor, Tensor]:
 
 class BoxTokens(nn.Module):
     """boxes (B, N, 4) and objects (B, N) -> tokens (B, N, width)."""
+
+    frequencies: Tensor
 
     def __init__(self, classes: int, width: int = WIDTH) -> None:
         super().__init__()

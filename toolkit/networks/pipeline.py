@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel
 
@@ -31,11 +32,11 @@ from toolkit.language.tokenizer import Tokenizer
 from toolkit.models import pipeline as pipeline_folder
 from toolkit.models.folder import spec_of
 from toolkit.networks import folder, pretrained
-from toolkit.networks.preconditioning import PARAMETERISATIONS, Preconditioned, stepped
+from toolkit.networks.preconditioning import PARAMETERISATIONS, Preconditioned, clock_of_steps
 from toolkit.networks.text import TextEncoder
 from toolkit.settings import Network
 
-__all__ = ["convert", "fingerprint", "grey", "open", "parts", "read_tokenizer"]
+__all__ = ["convert", "fingerprint", "make_grey", "open", "parts", "read_tokenizer"]
 
 
 def open(
@@ -47,8 +48,8 @@ def open(
     the samplers euler (which is DDIM) and dpmpp_2m then walk as diffusers' DDIM and DPM++ 2M do.
     """
     root = Path(root)
-    meta = pipeline_folder.meta(root, channels=channels, size=size)
-    if schedule.described(**meta["clock"]).capped:
+    meta = pipeline_folder.read_meta(root, channels=channels, size=size)
+    if schedule.clock_from_config(**meta["clock"]).capped:
         warnings.warn(
             f"The training of {root} ended in pure noise, at a sigma above {schedule.SIGMA_CAP:g}, which is taken for it.",
             Note,
@@ -79,7 +80,7 @@ def convert(root: Path, out: Path, channels: int | None = None, size: int | None
     """
     if out.exists() and any(out.iterdir()):
         raise Error(f"A pipeline is converted into a folder of its own; {out} is not empty. Take another.")
-    meta = pipeline_folder.meta(root, channels=channels, size=size)
+    meta = pipeline_folder.read_meta(root, channels=channels, size=size)
     tokens = read_tokenizer(root, meta["parts"][TEXT]["tokens"])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
@@ -92,7 +93,7 @@ def convert(root: Path, out: Path, channels: int | None = None, size: int | None
         os.replace(fresh, out)
 
 
-def take_text(root: Path, out: Path, meta: dict[str, Any]) -> dict[str, Any]:
+def adopt_text_encoder(root: Path, out: Path, meta: dict[str, Any]) -> dict[str, Any]:
     """Make a pretrained text encoder the text part of the model folder `out`, frozen, and return its new model.json.
 
     root: a folder with text_encoder/ and tokenizer/, as pipelines have them. meta: of a model that has no denoiser yet,
@@ -109,13 +110,14 @@ def take_text(root: Path, out: Path, meta: dict[str, Any]) -> dict[str, Any]:
             "CLIPTextModel.save_pretrained(FOLDER/text_encoder), CLIPTokenizer.save_pretrained(FOLDER/tokenizer)"
         )
     clip: Any = _loaded(CLIPTextModel, root, "text_encoder")
-    told = pipeline_folder.config(root, "text_encoder")
+    told = pipeline_folder.read_config(root, "text_encoder")
     tokens = min(
-        int(pipeline_folder.config(root, "tokenizer").get("model_max_length", 77)), clip.config.max_position_embeddings
+        int(pipeline_folder.read_config(root, "tokenizer").get("model_max_length", 77)),
+        clip.config.max_position_embeddings,
     )
     plan = {
         "network": {"channels": [clip.config.hidden_size], "layers": clip.config.num_hidden_layers},
-        "tokens": tokens, "words": clip.config.vocab_size, "features": 0, "clip": pipeline_folder.public(told),
+        "tokens": tokens, "words": clip.config.vocab_size, "features": 0, "clip": pipeline_folder.public_config(told),
     }  # fmt: skip
     field = {"shape": [tokens, clip.config.hidden_size], "dtype": "float32", "null": 0.0}
     spec = meta["spec"] | {"fields": meta["spec"]["fields"] | {TEXT: field}}
@@ -131,15 +133,14 @@ def parts(root: Path, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
     """Denoiser, codec and text encoder of a pipeline, with its weights, in fp32. meta: `pipeline_folder.meta` of it."""
     plan, unet = meta["parts"]["denoiser"], _loaded(UNet2DConditionModel, root, "unet")
     form = functools.partial(
-        PARAMETERISATIONS[plan["parameterisation"]], clock=stepped(schedule.described(**meta["clock"]).sigmas)
+        PARAMETERISATIONS[plan["parameterisation"]],
+        clock=clock_of_steps(schedule.clock_from_config(**meta["clock"]).sigmas),
     )
     vae = _loaded(AutoencoderKL, root, "vae")
     if meta["image_shape"][0] != vae.config["out_channels"]:
-        grey(vae)
+        make_grey(vae)
     about = meta["parts"][TEXT]
-    text = TextEncoder(
-        Network(**{k: tuple(v) if isinstance(v, list) else v for k, v in about["network"].items()}), about
-    )
+    text = TextEncoder(Network.from_json(about["network"]), about)
     text.clip = _loaded(CLIPTextModel, root, "text_encoder")
     found = {
         "denoiser": Preconditioned(pretrained.text_unet(unet), form),
@@ -150,7 +151,7 @@ def parts(root: Path, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
 
 
 @torch.no_grad()
-def grey(vae: AutoencoderKL) -> None:
+def make_grey(vae: AutoencoderKL) -> None:
     """Make a VAE of three channels one of grey images: it sees the grey in all three and answers their mean."""
     first, last = vae.encoder.conv_in, vae.decoder.conv_out
     seen = nn.Conv2d(1, first.out_channels, 3, padding=1).to(first.weight)
@@ -177,30 +178,31 @@ def fingerprint(root: Path) -> str:
 
 def read_tokenizer(root: Path, length: int) -> Tokenizer:
     """The tokenizer of a pipeline: CLIP's, of the vocabulary and the merges that are there."""
-    about = pipeline_folder.config(root, "tokenizer")
+    about = pipeline_folder.read_config(root, "tokenizer")
     vocabulary, merges = _vocabulary(root / "tokenizer")
     pad = about.get("pad_token", tokenizer.END)
-    pad = pad.get("content") if isinstance(pad, dict) else pad
+    pad = str(pad.get("content")) if isinstance(pad, dict) else pad
     missing = [token for token in (tokenizer.START, tokenizer.END, pad) if token not in vocabulary]
     if missing:
         raise Error(
             f"A CLIP tokenizer knows {tokenizer.START}, {tokenizer.END}; {root} lacks {missing[0]}. Copy it anew."
         )
-    return tokenizer.of(vocabulary, merges, length, pad)
+    return tokenizer.from_vocabulary(vocabulary, merges, length, pad)
 
 
 def _vocabulary(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Token -> number, and the pairs that are merged, from vocab.json and merges.txt or from tokenizer.json."""
     try:
         if (path / "vocab.json").is_file():
-            vocabulary = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
+            vocabulary: dict[str, int] = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
             lines: list[Any] = (path / "merges.txt").read_text(encoding="utf-8").splitlines()
             lines = [line for line in lines if line and not line.startswith("#version")]
         else:
             whole = json.loads((path / tokenizer.FILE).read_text(encoding="utf-8"))
             vocabulary, lines = whole["model"]["vocab"], whole["model"]["merges"]
             vocabulary |= {token["content"]: token["id"] for token in whole["added_tokens"]}
-        return vocabulary, [tuple(line.split()) if isinstance(line, str) else tuple(line) for line in lines]
+        merges: list[Any] = [tuple(line.split()) if isinstance(line, str) else tuple(line) for line in lines]
+        return vocabulary, merges
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise Error(
             f"A CLIP tokenizer is vocab.json with merges.txt, or {tokenizer.FILE}; {path} has not: {problem}. "
@@ -210,12 +212,12 @@ def _vocabulary(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 def _loaded(kind: Any, root: Path, part: str) -> Any:
     """A network of one of the two libraries with all of its weights. Errors: some are missing."""
-    library = {"torch_dtype": torch.float32} if kind is not CLIPTextModel else {"dtype": torch.float32}
+    name = "dtype" if kind is CLIPTextModel else "torch_dtype"  # as the library of each calls it
+    options: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True, name: torch.float32}
+    load: Any = kind.from_pretrained
     try:
-        module, facts = kind.from_pretrained(
-            str(root / part), local_files_only=True, use_safetensors=True, output_loading_info=True,
-            variant=pipeline_folder.variant(root, part), **library,
-        )  # fmt: skip
+        variant = pipeline_folder.weight_variant(root, part)
+        module, facts = load(str(root / part), local_files_only=True, variant=variant, **options)
         missing = sorted(facts["missing_keys"])
     except (OSError, ValueError, RuntimeError, KeyError) as problem:
         words = " ".join(str(problem).split())[:200]

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
 
@@ -37,7 +38,7 @@ from toolkit.networks.unet import TextUNet
 __all__ = ["folded_unet", "folded_vae", "save", "scheduler"]
 
 CLOCK = {"beta_schedule": "linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
-"""What `schedule.described` takes for what a model.json leaves out, which is not what diffusers takes."""
+"""What `schedule.clock_from_config` takes for what a model.json leaves out, which is not what diffusers takes."""
 
 PREDICTION = {ours: theirs for theirs, ours in pipeline_folder.PARAMETERISATION.items()}
 
@@ -132,9 +133,10 @@ def _coloured(vae: Any, channels: int) -> None:
     if first.in_channels != 1:
         raise Error(f"Only grey images have equal channels; these have {first.in_channels}. Leave channels out.")
     seen = nn.Conv2d(channels, first.out_channels, 3, padding=1)
+    said = nn.Conv2d(last.in_channels, channels, 3, padding=1)
+    assert seen.bias is not None and said.bias is not None  # a convolution has one unless told otherwise
     seen.weight.copy_(first.weight.expand_as(seen.weight) / channels)
     seen.bias.copy_(first.bias)
-    said = nn.Conv2d(last.in_channels, channels, 3, padding=1)
     said.weight.copy_(last.weight.expand_as(said.weight))
     said.bias.copy_(last.bias.expand_as(said.bias))
     vae.encoder.conv_in, vae.decoder.conv_out = seen, said

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "PARAMETERISATIONS", "Parameterisation", "Preconditioned", "edm", "epsilon", "flow", "sample", "stepped", "velocity",
+    "PARAMETERISATIONS", "Parameterisation", "Preconditioned", "clock_of_steps", "edm", "epsilon", "flow", "sample",
+    "velocity",
 ]  # fmt: skip
 
 Coefficients = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -56,7 +57,7 @@ def flow(sigma: Tensor) -> Coefficients:
 PARAMETERISATIONS = {function.__name__: function for function in (edm, epsilon, velocity, sample, flow)}
 
 
-def stepped(sigmas: Sequence[float]) -> Clock:
+def clock_of_steps(sigmas: Sequence[float]) -> Clock:
     """The clock of a process of len(sigmas) steps: step n, counted from 0, where sigma is sigmas[n].
 
     Between two of them log sigma is linear in the step, and outside the nearest is meant. In plain arithmetic, without

@@ -1,8 +1,10 @@
 """Convolutions with a stride, which are not computed in bf16 on the smallest maps.
 
-On a processor with AMX the gradient of the weight of a 3 x 3 convolution of stride 2 is not finite in bf16 where its map is
-1 x 1 (torch 2.13); in fp32, and on maps of 2 x 2 and more, it is right. Networks of four resolutions get there with images
-of 16 pixels. Such a layer is so small that fp32 costs nothing, and at larger images nothing changes.
+The gradient of the weight of a convolution with a stride and a kernel of 3 x 3 or more is wrong in bf16 where its map is one
+pixel wide: on processors with AVX-512, AMX among them, it depends on memory that nobody wrote (oneDNN 3.12, torch 2.13), so
+that it is NaN, enormous or right by chance. In fp32, and on maps of 2 x 2 and more, it is right. Networks of four
+resolutions get there with images of 16 pixels. Layers on such maps are so small that fp32 costs nothing, and at larger images
+nothing changes.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from toolkit.example import Error
 
-__all__ = ["adapted", "own", "whole"]
+__all__ = ["add_changes", "merge_state", "student_state"]
 
 LAYERS = (nn.Conv2d, nn.Linear)
 
@@ -35,7 +35,7 @@ class _LowRank(nn.Module):
         return weight + (self.up @ self.down).view_as(weight)
 
 
-def adapted(denoiser: nn.Module, rank: int) -> nn.Module:
+def add_changes(denoiser: nn.Module, rank: int) -> nn.Module:
     """`denoiser` itself with a change of its layers that is to be learned; its own matrices are frozen.
 
     It answers as before until it is trained. Errors: a rank below 1.
@@ -53,13 +53,13 @@ def adapted(denoiser: nn.Module, rank: int) -> nn.Module:
     return denoiser
 
 
-def own(student: nn.Module, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def student_state(student: nn.Module, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """What a student has of its own, by name: changes, gains and biases. weights: averaged ones, in place of its own."""
     learned = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
     return {name: value for name, value in (weights or student.state_dict()).items() if name in learned}
 
 
-def whole(teacher: Mapping[str, Tensor], changes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def merge_state(teacher: Mapping[str, Tensor], changes: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of an adapted denoiser from the teacher's and what the student has of its own."""
     stem = {name.rpartition(".parametrizations.")[0] for name in changes if ".parametrizations." in name}
     named = {

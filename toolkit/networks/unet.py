@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from toolkit.data.labels import Vocabulary
@@ -17,7 +18,7 @@ from toolkit.diffusion.model import TEXT, Field
 from toolkit.networks.strided import guarded
 from toolkit.settings import Network
 
-__all__ = ["ConditionalUNet", "FieldEmbedding", "TextUNet", "adopt"]
+__all__ = ["ConditionalUNet", "FieldEmbedding", "TextUNet", "transfer_weights"]
 
 FREQUENCIES = 8
 
@@ -27,6 +28,8 @@ class FieldEmbedding(nn.Module):
 
     A float field "<name>_known" is no embedding of its own: it is the 0/1 gate of field "<name>".
     """
+
+    frequencies: Tensor
 
     def __init__(self, fields: Mapping[str, Field], width: int) -> None:
         super().__init__()
@@ -61,7 +64,7 @@ class ConditionalUNet(nn.Module):
         super().__init__()
         plain, attending = len(network.channels) - network.attention, network.attention
         self.unet = UNet2DModel(
-            sample_size=shape[-2:],
+            sample_size=(shape[-2], shape[-1]),
             in_channels=shape[0],
             out_channels=shape[0],
             block_out_channels=network.channels,
@@ -112,7 +115,7 @@ class TextUNet(nn.Module):
 
 
 @torch.no_grad()
-def adopt(module: nn.Module, base: nn.Module, known: Vocabulary, wanted: Vocabulary) -> None:
+def transfer_weights(module: nn.Module, base: nn.Module, known: Vocabulary, wanted: Vocabulary) -> None:
     """Give `module` the weights of `base` for a start, where both have a tensor of that name and shape.
 
     The table of a class is taken row by row, by the names of its values; a value that the base does not know begins as
@@ -127,7 +130,9 @@ def adopt(module: nn.Module, base: nn.Module, known: Vocabulary, wanted: Vocabul
         name = key.removesuffix(".weight").rpartition(".classes.")[2]
         if ".classes." not in key or key not in theirs:
             continue
-        rows, new = list(known[name]), list(wanted[name])
+        old, new = known[name], wanted[name]
+        assert isinstance(old, tuple) and isinstance(new, tuple)  # a table is of a class, which has names
+        rows = list(old)
         index = [rows.index(value) if value in rows else len(rows) for value in new] + [len(rows)]
         ours[key] = theirs[key][index].clone()
     module.load_state_dict(ours)

@@ -1,0 +1,1 @@
+"""Boxes of objects, layouts of many, and the pixels that are theirs."""

@@ -10,7 +10,7 @@ import numpy as np
 from toolkit.diffusion.model import BOXES, OBJECTS, Field
 from toolkit.example import Annotation, Boxes, Error
 
-__all__ = ["MOST", "arrays", "clipped", "fields", "rarest", "resized"]
+__all__ = ["MOST", "clip", "fields", "rarest_class", "resize", "to_arrays"]
 
 MOST = 39
 """Objects of one image that a model is told of, at most."""
@@ -21,7 +21,7 @@ def fields(names: Sequence[str], most: int = MOST) -> dict[str, Field]:
     return {BOXES: Field((most + 1, 4), "float32", 0.0), OBJECTS: Field((most + 1,), "int64", float(len(names)))}
 
 
-def arrays(annotations: Sequence[Annotation], names: Sequence[str], most: int = MOST) -> dict[str, np.ndarray]:
+def to_arrays(annotations: Sequence[Annotation], names: Sequence[str], most: int = MOST) -> dict[str, np.ndarray]:
     """boxes (B, most + 1, 4) float32, corners in parts of width and height, and objects (B, most + 1) int64, of `names`.
 
     The last place is always empty: what stands there is the null. An annotation without boxes is a layout of nothing.
@@ -47,14 +47,14 @@ def arrays(annotations: Sequence[Annotation], names: Sequence[str], most: int = 
     return {BOXES: corners, OBJECTS: objects}
 
 
-def rarest(boxes: Boxes | None, names: Sequence[str], counts: Mapping[str, int]) -> float:
+def rarest_class(boxes: Boxes | None, names: Sequence[str], counts: Mapping[str, int]) -> float:
     """The index of the class of which there are the fewest objects, by `counts`, among those that boxes show; NaN of none."""
     seen = set() if boxes is None else set(boxes.names)
     name = min(seen, key=lambda name: (counts[name], name), default=None)
     return math.nan if name is None else float(names.index(name))
 
 
-def resized(boxes: Boxes, size: tuple[int, int]) -> Boxes:
+def resize(boxes: Boxes, size: tuple[int, int]) -> Boxes:
     """The same boxes on the same image at another size (rows, cols)."""
     if boxes.size is None:
         raise Error("Boxes are carried to another size from their own, which has to be known; found boxes without.")
@@ -62,7 +62,7 @@ def resized(boxes: Boxes, size: tuple[int, int]) -> Boxes:
     return Boxes(boxes.corners * factor, boxes.names, size)
 
 
-def clipped(boxes: Boxes, window: tuple[float, float, float, float], least: float) -> Boxes:
+def clip(boxes: Boxes, window: tuple[float, float, float, float], least: float) -> Boxes:
     """What of the boxes lies in a window x0, y0, x1, y1 of their image, in pixels of the window.
 
     A box of which less than the part `least` is inside is left out: what is left does not show what it is.

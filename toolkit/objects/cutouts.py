@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from toolkit.example import Boxes
 
-__all__ = ["cutout", "inside", "levels", "light"]
+__all__ = ["background_level", "cutout_mask", "inside_mask", "to_unit_range"]
 
 RING = 0.6
 """Width of the ring round a box in which its background is looked for, in its sides."""
@@ -25,12 +25,12 @@ FEWEST = 12
 """Pixels of background without which there is nothing to compare with."""
 
 
-def levels(image: np.ndarray) -> np.ndarray:
+def to_unit_range(image: np.ndarray) -> np.ndarray:
     """An image in [-1, 1] in [0, 1]."""
     return (np.clip(np.asarray(image, np.float64), -1, 1) + 1) / 2
 
 
-def inside(boxes: Boxes, size: tuple[int, ...]) -> np.ndarray:
+def inside_mask(boxes: Boxes, size: tuple[int, ...]) -> np.ndarray:
     """(rows, cols) boolean: the pixels whose centre lies in one of the boxes."""
     found = np.zeros(size, bool)
     for x0, y0, x1, y1 in np.rint(boxes.corners).astype(int):
@@ -38,13 +38,13 @@ def inside(boxes: Boxes, size: tuple[int, ...]) -> np.ndarray:
     return found
 
 
-def light(values: np.ndarray, boxes: Boxes) -> np.ndarray:
+def background_level(values: np.ndarray, boxes: Boxes) -> np.ndarray:
     """(3,) the median of the background of levels (3, H, W), of everything where the boxes leave none."""
-    outside = ~inside(boxes, values.shape[1:])
+    outside = ~inside_mask(boxes, values.shape[1:])
     return np.median(values[:, outside] if outside.sum() >= FEWEST else values.reshape(len(values), -1), axis=1)
 
 
-def cutout(image: np.ndarray, boxes: Boxes, n: int) -> np.ndarray:
+def cutout_mask(image: np.ndarray, boxes: Boxes, n: int) -> np.ndarray:
     """(H, W) boolean: the pixels of object n of an image (3, H, W) in [-1, 1].
 
     Fisher's direction between the middle of the box and the background, which is the half of the surroundings that is
@@ -53,25 +53,26 @@ def cutout(image: np.ndarray, boxes: Boxes, n: int) -> np.ndarray:
     nearer to the middle of another box, measured in that box, are the other's. Where the colour does not tell, because
     there is no background or what is found is too small, it is the ellipse in the box.
     """
-    values = levels(image)
+    values = to_unit_range(image)
     mask = np.zeros(image.shape[1:], bool)
     box = boxes.corners[n]
     reach = np.maximum(RING * np.tile(box[2:] - box[:2], 2), 3) * np.array([-1, -1, 1, 1])
-    rows, cols = mask.shape
-    x0, y0, x1, y1 = np.clip(np.rint(box + reach).astype(int), 0, [cols, rows, cols, rows])
+    rows, cols = image.shape[1:]
+    ends: list[int] = np.clip(np.rint(box + reach).astype(int), 0, np.array([cols, rows, cols, rows])).tolist()
+    x0, y0, x1, y1 = ends
     moved = boxes.corners - np.array([x0, y0, x0, y0])
     near = [m for m in range(len(moved)) if m == n or _meets(moved[m], x1 - x0, y1 - y0)]
     local = Boxes(moved[near], tuple(boxes.names[m] for m in near))
-    mask[y0:y1, x0:x1] = _found(values[:, y0:y1, x0:x1], local, near.index(n), light(values, boxes))
+    mask[y0:y1, x0:x1] = _found(values[:, y0:y1, x0:x1], local, near.index(n), background_level(values, boxes))
     return mask
 
 
 def _found(values: np.ndarray, boxes: Boxes, n: int, background: np.ndarray) -> np.ndarray:
-    """`cutout` within a window, levels (3, h, w)."""
+    """`cutout_mask` within a window, levels (3, h, w)."""
     size = values.shape[1:]
-    radius, within = _radius(boxes.corners[n], size), inside(Boxes(boxes.corners[n : n + 1], ("",)), size)
+    radius, within = _radius(boxes.corners[n], size), inside_mask(Boxes(boxes.corners[n : n + 1], ("",)), size)
     ellipse, core = (radius <= 1) & within, (radius <= CORE) & within
-    ring, middle = ~inside(boxes, size), (radius <= MIDDLE) & within
+    ring, middle = ~inside_mask(boxes, size), (radius <= MIDDLE) & within
     if ring.sum() < FEWEST or middle.sum() < 4:
         return ellipse
     away = np.linalg.norm(values - background[:, None, None], axis=0)
@@ -83,8 +84,10 @@ def _found(values: np.ndarray, boxes: Boxes, n: int, background: np.ndarray) -> 
         if m != n:
             found &= radius <= _radius(boxes.corners[m], size)
     # One pixel wide bridges and fringes go where the object is large enough to have any.
-    smooth = ndimage.binary_opening(found, iterations=1 if within.sum() < 400 else 2) | core
-    parts, _ = ndimage.label(ndimage.binary_fill_holes(ndimage.binary_closing(smooth | core, border_value=0)))
+    opened = np.asarray(ndimage.binary_opening(found, iterations=1 if within.sum() < 400 else 2), bool)
+    smooth = opened | core
+    filled = ndimage.binary_fill_holes(ndimage.binary_closing(smooth, border_value=0))
+    parts, _ = ndimage.label(filled)  # type: ignore[misc]  # scipy answers a count alone only with `output`
     held = np.unique(parts[core])
     found = np.isin(parts, held[held > 0]) & within
     return found if found.sum() >= LEAST * ellipse.sum() else ellipse

@@ -1,4 +1,4 @@
-"""New layouts from real ones: copied, shaken, mixed, drawn anew - each a plain function - and what a model keeps of them.
+"""New layouts from real ones: copied, shaken, mixed, drawn anew - each a plain function.
 
 A layout is the Boxes of an image. Layout n of a run depends on the real layouts, the seed and n alone, never on how many
 are asked for. Which objects may lie how near to each other is learned from the real ones (`Overlaps`): objects of two
@@ -10,27 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from toolkit.example import Boxes, Error
-from toolkit.objects.boxes import MOST, resized
-from toolkit.objects.overlaps import Overlaps, measured
+from toolkit.objects.boxes import MOST, resize
+from toolkit.objects.layout_summary import EDGE, smallest_sizes
+from toolkit.objects.overlaps import Overlaps, pairwise_overlap
 
-__all__ = [
-    "KINDS", "STORED", "arranged", "arranger", "check", "flipped", "from_summary", "generator", "smallest",
-    "summary",
-]  # fmt: skip
-
-STORED = 64
-"""Layouts that a model keeps, so that it can generate without its data."""
-
-PERCENTILE = 1.0
-"""Of the sides of real boxes: what is smaller, a model has hardly seen."""
-
-EDGE = 1.0
-"""Pixels from the edge of an image within which a box is taken to be cut off by it."""
+__all__ = ["KINDS", "flip", "generate_layouts", "layout_generator", "random_generator"]
 
 INSIDE = 1.02
 """Pixels that a box keeps from the edge if it is not cut off, a little more than EDGE."""
@@ -52,11 +40,11 @@ CROWD = (0.3, 0.25)
 
 
 @dataclass(frozen=True)
-class Real:
+class RealLayouts:
     """What new layouts are made of: real ones of one size (rows, cols), the overlaps in them, which flips are allowed.
 
     objects: name -> (M, 4) corners of all boxes of a class. counts (N, K): objects of each class in each layout.
-    smallest: name -> (width, height), see `smallest`. most: objects of a layout, at most.
+    smallest: name -> (width, height), see `smallest_sizes`. most: objects of a layout, at most.
     """
 
     layouts: Sequence[Boxes]
@@ -74,16 +62,16 @@ class Real:
         return {name: float((c[:, 2:] - c[:, :2]).prod(1).mean()) for name, c in self.objects.items()}
 
 
-Kind = Callable[[Real, np.random.Generator, Boxes], Boxes]
+Kind = Callable[[RealLayouts, np.random.Generator, Boxes], Boxes]
 """(what there is, a source of randomness, a real layout) -> a new layout. Each real one has its turn."""
 
 
-def copy(real: Real, random: np.random.Generator, layout: Boxes) -> Boxes:
+def copy(real: RealLayouts, random: np.random.Generator, layout: Boxes) -> Boxes:
     """The layout as it is, flipped at random."""
-    return flipped(layout, *_coins(real, random))
+    return flip(layout, *_coins(real, random))
 
 
-def jitter(real: Real, random: np.random.Generator, layout: Boxes) -> Boxes:
+def jitter(real: RealLayouts, random: np.random.Generator, layout: Boxes) -> Boxes:
     """A copy whose boxes are shifted and scaled by a few per cent; one that is cut off by the edge remains so.
 
     No pair comes to overlap by more than real pairs do, or than the two did.
@@ -92,18 +80,18 @@ def jitter(real: Real, random: np.random.Generator, layout: Boxes) -> Boxes:
     corners, edge = start.corners.copy(), np.array([real.size[1], real.size[0]] * 2, float)
     for n in random.permutation(len(corners)):
         rest = _without(Boxes(corners, start.names), n)
-        before = measured(start.corners[n : n + 1], _without(start, n).corners)[1]
+        before = pairwise_overlap(start.corners[n : n + 1], _without(start, n).corners)[1]
         for _ in range(TRIES):
             scale = np.exp(random.normal(0, SCALE) + random.normal(0, ASPECT) * np.array([1, -1]))
             moved = _moved(start.corners[n], scale, random.normal(0, SHIFT, 2) * edge[:2], edge)
-            cover = measured(moved[None], rest.corners)[1]
+            cover = pairwise_overlap(moved[None], rest.corners)[1]
             if (real.overlaps.allowed(moved[None], start.names[n], rest) | (cover <= before)).all():
                 corners[n] = moved
                 break
     return Boxes(corners, start.names, real.size)
 
 
-def recombine(real: Real, random: np.random.Generator, layout: Boxes) -> Boxes:
+def recombine(real: RealLayouts, random: np.random.Generator, layout: Boxes) -> Boxes:
     """One part of the layout, and the other part of another real one, as many objects of each class as the first has.
 
     The line between the parts is upright or level, at 30 to 70 % of the side. What is missing after that comes from
@@ -131,7 +119,7 @@ def recombine(real: Real, random: np.random.Generator, layout: Boxes) -> Boxes:
     return Boxes(corners, tuple(names), real.size)
 
 
-def sample(real: Real, random: np.random.Generator, layout: Boxes) -> Boxes:
+def sample(real: RealLayouts, random: np.random.Generator, layout: Boxes) -> Boxes:
     """A layout that no real one is: counts of its classes, sizes and places are drawn, each from kernels over real ones.
 
     Counts: those of the layout, smoothed, so that what comes together still does. A size comes with the sides of the
@@ -163,7 +151,7 @@ KINDS: Mapping[str, Kind] = {kind.__name__: kind for kind in (copy, jitter, reco
 """How new layouts are made of real ones."""
 
 
-def arranged(
+def generate_layouts(
     kind: str,
     boxes: Sequence[Boxes],
     count: int,
@@ -172,12 +160,12 @@ def arranged(
     flips: tuple[bool, bool] = (True, True),
     most: int = MOST,
 ) -> list[Boxes]:
-    """`count` new layouts for images of size (rows, cols), made of the real ones `boxes`; see `arranger`."""
-    one = arranger(kind, boxes, seed, size, flips, most)
+    """`count` new layouts for images of size (rows, cols), made of the real ones `boxes`; see `layout_generator`."""
+    one = layout_generator(kind, boxes, seed, size, flips, most)
     return [one(n) for n in range(count)]
 
 
-def arranger(
+def layout_generator(
     kind: str,
     boxes: Sequence[Boxes],
     seed: int,
@@ -196,20 +184,20 @@ def arranger(
 
     def one(n: int) -> Boxes:
         turn, place = divmod(n, len(real.layouts))
-        chosen = generator(seed, turn, 0).permutation(len(real.layouts))[place]
-        return KINDS[kind](real, generator(seed, n, 1), real.layouts[chosen])
+        chosen = random_generator(seed, turn, 0).permutation(len(real.layouts))[place]
+        return KINDS[kind](real, random_generator(seed, n, 1), real.layouts[chosen])
 
     return one
 
 
-def generator(seed: int, index: int, purpose: int) -> np.random.Generator:
+def random_generator(seed: int, index: int, purpose: int) -> np.random.Generator:
     """Randomness of its own for each (seed, index, purpose). Errors: a negative number."""
     if seed < 0 or index < 0:
         raise Error(f"Layouts and their seeds are numbered from 0; found seed {seed}, number {index}.")
     return np.random.default_rng(np.random.SeedSequence((seed, index, purpose)))
 
 
-def flipped(boxes: Boxes, across: bool, down: bool) -> Boxes:
+def flip(boxes: Boxes, across: bool, down: bool) -> Boxes:
     """The boxes on the image with left and right exchanged (across), and top and bottom (down)."""
     if boxes.size is None:
         raise Error("Boxes are flipped within their image, whose size has to be known; found boxes without.")
@@ -221,23 +209,23 @@ def flipped(boxes: Boxes, across: bool, down: bool) -> Boxes:
     return Boxes(corners, boxes.names, boxes.size)
 
 
-def _real(boxes: Sequence[Boxes], size: tuple[int, int], flips: tuple[bool, bool], most: int) -> Real:
-    found = [b if b.size in (None, size) else resized(b, size) for b in boxes if len(b.names) <= most]
+def _real(boxes: Sequence[Boxes], size: tuple[int, int], flips: tuple[bool, bool], most: int) -> RealLayouts:
+    found = [b if b.size in (None, size) else resize(b, size) for b in boxes if len(b.names) <= most]
     layouts = [Boxes(b.corners, b.names, size) for b in found]
     if not any(b.names for b in layouts):
         raise Error(
             f"New layouts are made of real ones; found none that has objects, and {most} of them at most, among "
             f"{len(boxes)}. Give a data set with boxes: --like DATA"
         )
-    overlaps = Overlaps.learned(layouts)
+    overlaps = Overlaps.learn(layouts)
     objects = {
         name: np.concatenate([b.corners[[n == name for n in b.names]] for b in layouts]) for name in overlaps.names
     }
     counts = np.array([[b.names.count(name) for name in overlaps.names] for b in layouts])
-    return Real(layouts, size, overlaps, objects, counts, smallest(layouts), flips, most)
+    return RealLayouts(layouts, size, overlaps, objects, counts, smallest_sizes(layouts), flips, most)
 
 
-def _coins(real: Real, random: np.random.Generator) -> tuple[bool, bool]:
+def _coins(real: RealLayouts, random: np.random.Generator) -> tuple[bool, bool]:
     across, down = random.random(2) < 0.5
     return bool(across) and real.flips[0], bool(down) and real.flips[1]
 
@@ -264,7 +252,7 @@ def _moved(box: np.ndarray, scale: np.ndarray, shift: np.ndarray, edge: np.ndarr
     return fresh
 
 
-def _counted(real: Real, random: np.random.Generator, layout: Boxes) -> list[str]:
+def _counted(real: RealLayouts, random: np.random.Generator, layout: Boxes) -> list[str]:
     """Class names, as many of each as the layout has and a few more or less; a class that is not there stays away."""
     counts = np.array([layout.names.count(name) for name in real.overlaps.names])
     more = np.rint(random.normal(0, COUNT * real.counts.std(0))).astype(int)
@@ -274,7 +262,7 @@ def _counted(real: Real, random: np.random.Generator, layout: Boxes) -> list[str
     return [name for name, count in zip(real.overlaps.names, counts, strict=True) for _ in range(count)]
 
 
-def _sized(real: Real, random: np.random.Generator, name: str, edge: np.ndarray) -> np.ndarray:
+def _sized(real: RealLayouts, random: np.random.Generator, name: str, edge: np.ndarray) -> np.ndarray:
     """(4,) a box of the class of a new size; one that the edge cuts off remains at the edge."""
     objects = real.objects[name]
     donor, sides = objects[random.integers(len(objects))], objects[:, 2:] - objects[:, :2]
@@ -300,7 +288,7 @@ def _grown(box: np.ndarray, sides: np.ndarray, edge: np.ndarray) -> np.ndarray:
     return fresh
 
 
-def _places(real: Real, random: np.random.Generator, name: str, box: np.ndarray, edge: np.ndarray) -> np.ndarray:
+def _places(real: RealLayouts, random: np.random.Generator, name: str, box: np.ndarray, edge: np.ndarray) -> np.ndarray:
     """(PLACES, 4): the box where objects of the class are, as seen in the image; along the edge if it is cut off."""
     objects, places = real.objects[name], np.repeat(box[None], PLACES, 0)
     for axis in range(2):
@@ -321,93 +309,3 @@ def _kept(names: Sequence[str], which: np.ndarray) -> tuple[str, ...]:
 
 def _area(box: np.ndarray) -> float:
     return float((box[2] - box[0]) * (box[3] - box[1]))
-
-
-# ---------------------------------------------------------------------------------------------------- what a model keeps
-
-
-def smallest(boxes: Sequence[Boxes]) -> dict[str, tuple[float, float]]:
-    """name -> (width, height) of the smallest box of the class that is not an exception: the 1st percentile of each side."""
-    found: dict[str, list[np.ndarray]] = {}
-    for layout in boxes:
-        for name, (x0, y0, x1, y1) in zip(layout.names, layout.corners, strict=True):
-            found.setdefault(name, []).append(np.array([x1 - x0, y1 - y0]))
-    percentiles = {name: np.percentile(sides, PERCENTILE, axis=0) for name, sides in sorted(found.items())}
-    return {name: (float(width), float(height)) for name, (width, height) in percentiles.items()}
-
-
-def check(boxes: Boxes, smallest: Mapping[str, Sequence[float]], names: Sequence[str], most: int = MOST) -> None:
-    """Refuse a layout that a model of the classes `names` cannot make. smallest: name -> (width, height) in pixels.
-
-    Errors: too many objects, an unknown class, a box outside the image or without area, one that is too small.
-    """
-    if len(boxes.names) > most:
-        raise Error(f"A layout has at most {most} objects; found {len(boxes.names)}. Leave some out, or cut crops.")
-    for name, (x0, y0, x1, y1) in zip(boxes.names, boxes.corners, strict=True):
-        box = f"{name} at ({x0:.4g}, {y0:.4g}, {x1:.4g}, {y1:.4g})"
-        if name not in names:
-            raise Error(f"A box is of a class that the model knows, {', '.join(names)}; found {box}.")
-        if not (x0 < x1 and y0 < y1):
-            raise Error(f"A box goes from its upper left to its lower right corner and has an area; found {box}.")
-        if boxes.size is not None and not (
-            min(x0, y0) >= -1e-6 and x1 <= boxes.size[1] + 1e-6 and y1 <= boxes.size[0] + 1e-6
-        ):
-            raise Error(f"A box lies in its image of {boxes.size[1]} x {boxes.size[0]} pixels; found {box}.")
-        width, height = smallest.get(name, (0, 0))
-        # An object that the edge cuts off may show as little as it likes.
-        cut = (False, False) if boxes.size is None else _cut(np.array([x0, y0, x1, y1]), boxes.size)
-        if (x1 - x0 < width and not cut[0]) or (y1 - y0 < height and not cut[1]):
-            raise Error(
-                f"The smallest box of {name} that the model was trained on is {width:.3g} x {height:.3g} pixels; found "
-                f"{x1 - x0:.3g} x {y1 - y0:.3g} at ({x0:.4g}, {y0:.4g}). Make it larger, or train on smaller ones."
-            )
-
-
-def _cut(box: np.ndarray, size: tuple[int, int]) -> tuple[bool, bool]:
-    """Whether the edge cuts a box off to the left or right, and above or below."""
-    ends = np.array([size[1], size[0]])
-    across, down = (box[:2] <= EDGE) | (box[2:] >= ends - EDGE)
-    return bool(across), bool(down)
-
-
-def summary(boxes: Sequence[Boxes], digits: int = 1, most: int = STORED) -> dict[str, Any]:
-    """At most `most` layouts as JSON, in integers: k, x0, y0, x1, y1 of each object, in 10^-digits pixels.
-
-    They are drawn, with the same result each time; a class is not lost by that. Errors: layouts that do not say the size
-    of their image, or of several sizes.
-    """
-    sizes = {layout.size for layout in boxes}
-    if len(sizes) != 1 or None in sizes:
-        raise Error(f"Layouts are kept for images of one size that is known; found {sorted(map(str, sizes))}.")
-    (size,) = sizes
-    names = sorted({name for layout in boxes for name in layout.names})
-    order = np.random.default_rng(0).permutation(len(boxes))
-    showing = {name: [n for n in order if name in boxes[n].names][: most // (4 * len(names))] for name in names}
-    first = [n for found in showing.values() for n in found]
-    chosen = sorted(list(dict.fromkeys([*map(int, first), *map(int, order)]))[:most])
-    rows = [
-        [
-            [names.index(name), *np.rint(corners * 10**digits).astype(int).tolist()]
-            for name, corners in zip(boxes[n].names, boxes[n].corners, strict=True)
-        ]
-        for n in chosen
-    ]
-    return {"size": list(size), "digits": digits, "names": names, "layouts": rows}  # type: ignore[arg-type]
-
-
-def from_summary(value: Mapping[str, Any]) -> list[Boxes]:
-    """The layouts of a `summary`. Errors: one that is none."""
-    try:
-        names, unit, (rows, cols) = value["names"], 10.0 ** -int(value["digits"]), value["size"]
-        return [
-            Boxes(
-                np.array([row[1:] for row in layout], float).reshape(-1, 4) * unit,
-                tuple(names[row[0]] for row in layout),
-                (int(rows), int(cols)),
-            )
-            for layout in value["layouts"]
-        ]
-    except (KeyError, IndexError, TypeError, ValueError) as problem:
-        raise Error(
-            f"The layouts that a model keeps must be those that training wrote; found {problem!r}. Give a data set: --like"
-        ) from problem

@@ -9,7 +9,7 @@ import numpy as np
 
 from toolkit.example import Boxes
 
-__all__ = ["Overlaps", "measured"]
+__all__ = ["Overlaps", "pairwise_overlap"]
 
 LIMIT = 95.0
 """Percentile, over real layouts, of the largest overlap in a layout: what is beyond is as a rule annotated twice."""
@@ -39,7 +39,7 @@ class Overlaps:
     ratio: np.ndarray
 
     @staticmethod
-    def learned(layouts: Sequence[Boxes]) -> Overlaps:
+    def learn(layouts: Sequence[Boxes]) -> Overlaps:
         """From real layouts of one size."""
         names = tuple(sorted({name for boxes in layouts for name in boxes.names}))
         count = len(names)
@@ -81,19 +81,19 @@ class Overlaps:
     def allowed(self, place: np.ndarray, name: str, others: Boxes) -> np.ndarray:
         """(P, N): whether a box of this class at each of P places (P, 4) respects each of the N others."""
         kind, kinds = self.names.index(name), np.array([self.names.index(n) for n in others.names], int)
-        iou, cover, _ = measured(place, others.corners)
+        iou, cover, _ = pairwise_overlap(place, others.corners)
         return (iou <= self.iou[kind, kinds]) & (cover <= self.cover[kind, kinds])
 
     def weight(self, place: np.ndarray, name: str, others: Boxes) -> np.ndarray:
         """(P,): how likely each of the places is beside the others, as a factor; 0 where it is not allowed."""
         kind, kinds = self.names.index(name), np.array([self.names.index(n) for n in others.names], int)
-        iou, cover, near = measured(place, others.corners)
+        iou, cover, near = pairwise_overlap(place, others.corners)
         allowed = (iou <= self.iou[kind, kinds]) & (cover <= self.cover[kind, kinds])
         factors = self.ratio[kind, kinds[None], np.digitize(near, NEAR)]
         return np.where(allowed, factors, 0.0).prod(1)
 
 
-def measured(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pairwise_overlap(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """IoU, intersection over the smaller box, and nearness of boxes (P, 4) and (N, 4), each (P, N).
 
     nearness: of two that touch, the part of the smaller one that is not covered; of two that do not, 2 and the gap in
@@ -114,7 +114,7 @@ def _pairs(found: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
     parts = [np.zeros((6, 0))]
     for n, (one, kinds, other, others, same) in enumerate(found):
         which = np.triu_indices(len(one), 1) if same else np.indices((len(one), len(other))).reshape(2, -1)
-        values = [m[which[0], which[1]] for m in measured(one, other)]
+        values = [m[which[0], which[1]] for m in pairwise_overlap(one, other)]
         a, b = kinds[which[0]], others[which[1]]
         parts.append(np.stack([np.minimum(a, b), np.maximum(a, b), *values, np.full(len(a), n)]))
     return np.concatenate(parts, 1)

@@ -16,7 +16,7 @@ from toolkit.networks.detector import STRIDE, corners, places
 from toolkit.settings import Training
 from toolkit.training.loader import Batch
 
-__all__ = ["assigned", "detecting", "generalised_overlap"]
+__all__ = ["assign_targets", "detection_loss", "generalised_iou"]
 
 RADIUS = 1.5
 """Places whose middle is at most this many strides from that of a box, in each direction, stand for it."""
@@ -28,7 +28,9 @@ PLACED = 2.0
 """Weight of the loss of the boxes beside that of the classes."""
 
 
-def detecting(module: nn.Module, batch: Batch, spec: Spec, settings: Training, generator: torch.Generator) -> Tensor:
+def detection_loss(
+    module: nn.Module, batch: Batch, spec: Spec, settings: Training, generator: torch.Generator
+) -> Tensor:
     """Varifocal loss of the classes and 1 - GIoU of the boxes, each over the number of places that stand for an object.
 
     Zhang et al. 2021, arXiv:2008.13367, eq. 2: a place of an object has to score, for its class, the overlap of its box
@@ -39,13 +41,13 @@ def detecting(module: nn.Module, batch: Batch, spec: Spec, settings: Training, g
     rows, cols = logits.shape[2:]
     height, width = batch.image.shape[2:]
     boxes = batch.cond[BOXES].float() * torch.tensor([width, height] * 2, device=logits.device)
-    which = assigned(boxes, batch.cond[OBJECTS] < classes, rows, cols)
+    which = assign_targets(boxes, batch.cond[OBJECTS] < classes, rows, cols)
     there = which >= 0
     chosen = which.clamp(min=0).flatten(1)
     goal = boxes.gather(1, chosen[..., None].expand(-1, -1, 4)).unflatten(1, (rows, cols))[there]
     kind = batch.cond[OBJECTS].gather(1, chosen).unflatten(1, (rows, cols))[there]
     made = corners(sides).permute(0, 2, 3, 1)[there]
-    plain, general = generalised_overlap(made, goal)
+    plain, general = generalised_iou(made, goal)
     quality = torch.zeros_like(logits).permute(0, 2, 3, 1)
     quality[there] = nnf.one_hot(kind, classes).to(quality) * plain.detach().clamp(min=0.0)[:, None]
     quality = quality.permute(0, 3, 1, 2)
@@ -55,7 +57,7 @@ def detecting(module: nn.Module, batch: Batch, spec: Spec, settings: Training, g
     return (weight * error).sum() / count + PLACED * (1 - general).sum() / count
 
 
-def assigned(boxes: Tensor, there: Tensor, rows: int, cols: int) -> Tensor:
+def assign_targets(boxes: Tensor, there: Tensor, rows: int, cols: int) -> Tensor:
     """(B, rows, cols): the index of the box that each place of the map stands for, -1 for none.
 
     boxes (B, N, 4) in pixels, there (B, N). A place near the middle of a box, and inside of it, stands for it (the center
@@ -74,7 +76,7 @@ def assigned(boxes: Tensor, there: Tensor, rows: int, cols: int) -> Tensor:
     return torch.where(least < torch.inf, which, -1)
 
 
-def generalised_overlap(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+def generalised_iou(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Intersection over union of boxes (M, 4) with boxes (M, 4), pair by pair, and the generalised one, in [-1, 1]."""
     sides = torch.minimum(first[:, 2:], second[:, 2:]) - torch.maximum(first[:, :2], second[:, :2])
     around = torch.maximum(first[:, 2:], second[:, 2:]) - torch.minimum(first[:, :2], second[:, :2])

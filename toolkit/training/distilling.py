@@ -26,13 +26,13 @@ from toolkit.diffusion.samplers import Sampler
 from toolkit.settings import Training
 from toolkit.training.loader import Batch
 
-__all__ = ["OBJECTIVES", "between", "distillation", "end", "leap", "leaps", "passed"]
+__all__ = ["OBJECTIVES", "distillation", "leap", "leap_batch", "path_end", "path_levels", "teacher_path"]
 
 SIGMA, ANSWER = "distil.sigma", "distil.answer"
 """Beside the fields of the model in a batch: the level of a state, and what the student is to answer there."""
 
 
-def between(levels: Sequence[float], steps: int, lowest: float) -> list[float]:
+def path_levels(levels: Sequence[float], steps: int, lowest: float) -> list[float]:
     """The levels of a walk with `steps` steps of the teacher in each leap, evenly in log sigma; a level 0 follows lowest.
 
     levels: strictly monotone, down or up. lowest: the teacher's last level above 0.
@@ -47,7 +47,7 @@ def between(levels: Sequence[float], steps: int, lowest: float) -> list[float]:
     return fine
 
 
-def passed(
+def teacher_path(
     sampler: Sampler, denoise: Denoise, x: Array, levels: Sequence[float], steps: int, lowest: float, noise: Noise
 ) -> list[Array]:
     """The states of a teacher's path at the student's levels, the first, x, and the last included.
@@ -60,7 +60,7 @@ def passed(
         seen.setdefault(sigma, state)
         return denoise(state, sigma)
 
-    last = sampler(watching, x, between(levels, steps, lowest), noise)
+    last = sampler(watching, x, path_levels(levels, steps, lowest), noise)
     return [*(seen[level] for level in levels[:-1]), last]
 
 
@@ -74,15 +74,17 @@ def leap(states: Sequence[Array], levels: Sequence[float], n: int) -> Array:
     return (states[n + 1] - part * states[n]) / (1 - part)
 
 
-def end(states: Sequence[Array], levels: Sequence[float], n: int) -> Array:
+def path_end(states: Sequence[Array], levels: Sequence[float], n: int) -> Array:
     """The end of the path."""
     return states[-1]
 
 
-OBJECTIVES: dict[str, Objective] = {"leap": leap, "consistency": end}
+OBJECTIVES: dict[str, Objective] = {"leap": leap, "consistency": path_end}
 
 
-def leaps(objective: Objective, states: Sequence[Tensor], levels: Sequence[float], cond: dict[str, Tensor]) -> Batch:
+def leap_batch(
+    objective: Objective, states: Sequence[Tensor], levels: Sequence[float], cond: dict[str, Tensor]
+) -> Batch:
     """All states of paths that were passed, each with its level and its answer; for the data loader one data set."""
     starts = range(len(levels) - 1)
     rows = len(states[0])

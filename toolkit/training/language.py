@@ -22,7 +22,7 @@ from toolkit.networks.text import TextEncoder
 from toolkit.settings import Training
 from toolkit.training.loader import Batch
 
-__all__ = ["Prompted", "Prompts", "Reader", "contrast", "told"]
+__all__ = ["Prompted", "Prompts", "Reader", "contrastive_loss", "encode_prompts"]
 
 COMPOSED = 32
 """Composed prompts beside those of the films of a batch."""
@@ -60,7 +60,7 @@ class Reader(nn.Module):
         return words, self.text.look(features), self.answers(pooled).unflatten(1, (-1, 3)).log_softmax(-1)
 
 
-def contrast(
+def contrastive_loss(
     module: nn.Module, batch: Batch, spec: Spec, settings: Training, generator: torch.Generator, prompts: Prompts
 ) -> Tensor:
     """Contrastive loss of films and prompts, both ways, and the error in what the prompts say.
@@ -87,6 +87,8 @@ class Prompted(nn.Module):
     table: (N, tokens, width) of a frozen encoder, or (N, tokens) ids for one that is trained along.
     """
 
+    table: Tensor
+
     def __init__(self, table: Tensor, text: TextEncoder | None, denoiser: nn.Module) -> None:
         super().__init__()
         self.denoiser, self.text = denoiser, text
@@ -98,6 +100,6 @@ class Prompted(nn.Module):
 
 
 @torch.no_grad()
-def told(text: TextEncoder, ids: Tensor) -> Tensor:
+def encode_prompts(text: TextEncoder, ids: Tensor) -> Tensor:
     """The output of a frozen encoder for a table of prompts, (N, tokens, width)."""
     return torch.cat([text.eval()(part)[0] for part in ids.split(256)])

@@ -19,7 +19,7 @@ from toolkit.diffusion.model import BOXES, OBJECTS
 from toolkit.example import Error
 from toolkit.settings import Augmentation
 
-__all__ = ["Batch", "augment", "augment_batch", "draw", "generator", "joined"]
+__all__ = ["Batch", "augment", "augment_batch", "concatenate", "draw_batch", "generator"]
 
 
 WARP = 5
@@ -44,7 +44,7 @@ class Batch:
         return Batch(self.image.to(device), {k: v.to(device) for k, v in self.cond.items()}, self.target.to(device))
 
 
-def joined(batches: Sequence[Batch]) -> Batch:
+def concatenate(batches: Sequence[Batch]) -> Batch:
     """The rows of all batches, one after the other."""
     return Batch(
         torch.cat([b.image for b in batches]),
@@ -59,7 +59,7 @@ def generator(*words: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(seed[0]) << 31 ^ int(seed[1]))
 
 
-def draw(samples: Batch, size: int, settings: Augmentation, seed: int, step: int) -> Batch:
+def draw_batch(samples: Batch, size: int, settings: Augmentation, seed: int, step: int) -> Batch:
     """The batch of one step: samples drawn with equal weight for every class that occurs, then augmented."""
     random = generator(seed, step, 0)
     _, where, counts = samples.target.unique(return_inverse=True, return_counts=True)

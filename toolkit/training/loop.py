@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,9 +20,9 @@ from toolkit.diffusion.model import Spec
 from toolkit.settings import Augmentation, Training
 from toolkit.training import checkpoint
 from toolkit.training.finite import finite_step, finite_weights
-from toolkit.training.loader import Batch, draw, generator
+from toolkit.training.loader import Batch, draw_batch, generator
 
-__all__ = ["Loss", "Watch", "fit"]
+__all__ = ["Loss", "Samples", "Watch", "fit"]
 
 Loss = Callable[[nn.Module, Batch, Spec, Training, torch.Generator], Tensor]
 Watch = Callable[[int, int, float], None]
@@ -30,22 +31,29 @@ Watch = Callable[[int, int, float], None]
 VALIDATION_ROUNDS = 4
 
 
+@dataclass(frozen=True)
+class Samples:
+    """train: what is drawn from, augmented anew at every step. held_out: what is only measured, as it is; may be empty."""
+
+    train: Batch
+    held_out: Batch
+    augmentation: Augmentation
+
+
 def fit(
     module: nn.Module,
     loss: Loss,
-    samples: Batch,
-    held_out: Batch,
+    samples: Samples,
     spec: Spec,
     settings: Training,
-    augmentation: Augmentation,
     folder: Path,
     watch: Watch = lambda *_: None,
 ) -> dict[str, Tensor]:
     """Train `module` and return the exponential average of its weights.
 
     folder keeps the checkpoints and log.jsonl: {"step", "loss", "validation", "seconds"} a line. Run again with the
-    same arguments it continues; steps beyond those in the checkpoint are added. held_out is never trained on, only
-    measured, with the same noise every time. Errors: a loss, a gradient or weights that are not finite; nothing of them
+    same arguments it continues; steps beyond those in the checkpoint are added. Held-out data are measured with the same
+    noise every time. Errors: a loss, a gradient or weights that are not finite; nothing of them
     is kept.
     """
     AcceleratorState._reset_state()  # else an earlier run in this process would dictate the precision of this one
@@ -66,7 +74,9 @@ def fit(
     finite_weights(first, average)
     _trim_log(folder / "log.jsonl", first)
     for step in range(first, settings.steps):
-        batch = draw(samples, settings.batch, augmentation, settings.seed, step).to(accelerator.device)
+        batch = draw_batch(samples.train, settings.batch, samples.augmentation, settings.seed, step).to(
+            accelerator.device
+        )
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * learning_rate_factor(step, settings)
         with accelerator.autocast():
@@ -86,7 +96,9 @@ def fit(
             finite_weights(step + 1, average)
             folder.mkdir(parents=True, exist_ok=True)
             line = {"step": step + 1, "loss": smooth, "seconds": round(time.monotonic() - begun, 1)}
-            line["validation"] = _validate(step + 1, plain, average, loss, held_out, spec, settings, accelerator)
+            line["validation"] = _validate(
+                step + 1, plain, average, loss, samples.held_out, spec, settings, accelerator
+            )
             with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
             checkpoint.save(folder, plain, average, optimizer, step=step + 1, smooth=smooth)
@@ -120,7 +132,7 @@ def _validate(
     still = dataclasses.replace(settings, drop=0.0, drop_each=0.0)
     total = 0.0
     for number in range(VALIDATION_ROUNDS):
-        batch = draw(held_out, 64, Augmentation(), 0, number).to(accelerator.device)
+        batch = draw_batch(held_out, 64, Augmentation(), 0, number).to(accelerator.device)
         with accelerator.autocast():
             total += finite_step(step, loss(module, batch, spec, still, generator(0, number, 2)))
     module.train()

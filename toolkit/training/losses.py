@@ -11,7 +11,7 @@ from toolkit.networks.layout import coverage
 from toolkit.settings import Training
 from toolkit.training.loader import Batch
 
-__all__ = ["by_area", "classification", "denoising", "naming", "perceptual", "reconstruction"]
+__all__ = ["area_weights", "classification", "clean_classification", "denoising", "perceptual", "reconstruction"]
 
 PERCEPTUAL, KL = 0.5, 1e-4
 """Weights of the perceptual distance and of the KL divergence beside the error of the pixels."""
@@ -33,7 +33,7 @@ def denoising(module: nn.Module, batch: Batch, spec: Spec, settings: Training, g
 
     With probability settings.drop all conditions of a sample become null, for classifier-free guidance
     (Ho & Salimans 2022, arXiv:2207.12598, algorithm 1), and with settings.drop_each each label by itself. Of a model
-    that is told boxes small objects weigh more, see `by_area`.
+    that is told boxes small objects weigh more, see `area_weights`.
     """
     image = batch.image
     sigma = noise_levels(settings, len(image), generator).to(image)
@@ -53,11 +53,11 @@ def denoising(module: nn.Module, batch: Batch, spec: Spec, settings: Training, g
     error = weight.reshape(-1, 1, 1, 1) * (denoised - image) ** 2
     if BOXES in batch.cond:
         there = batch.cond[OBJECTS] != spec.fields[OBJECTS].null
-        error = error * by_area(batch.cond[BOXES], there, image.shape[2], image.shape[3])
+        error = error * area_weights(batch.cond[BOXES], there, image.shape[2], image.shape[3])
     return error.mean()
 
 
-def by_area(boxes: Tensor, there: Tensor, rows: int, cols: int) -> Tensor:
+def area_weights(boxes: Tensor, there: Tensor, rows: int, cols: int) -> Tensor:
     """(B, 1, rows, cols) weights of mean 1: FOREGROUND / area^POWER in a box, 1 / (rows cols)^POWER outside of all.
 
     GeoDiffusion (Chen et al. 2023, arXiv:2306.04607, section 3.3): else a small object hardly counts. Where
@@ -83,7 +83,9 @@ def classification(
     return nnf.nll_loss(module(image + sigma.reshape(-1, 1, 1, 1) * noise, sigma), batch.target)
 
 
-def naming(module: nn.Module, batch: Batch, spec: Spec, settings: Training, generator: torch.Generator) -> Tensor:
+def clean_classification(
+    module: nn.Module, batch: Batch, spec: Spec, settings: Training, generator: torch.Generator
+) -> Tensor:
     """Cross-entropy of the class of clean images: how a feature network is trained."""
     return nnf.nll_loss(module(batch.image)["log_probability"], batch.target)
 

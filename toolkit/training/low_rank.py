@@ -7,6 +7,8 @@ that runs or exports it knows of it. The layers are peft's.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from toolkit.example import Error
 
-__all__ = ["TARGETS", "add", "merged"]
+__all__ = ["TARGETS", "add_adapters", "merge_adapters"]
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """The four projections of every attention, as diffusers names them; the paper's W_q, W_k, W_v and W_o."""
@@ -22,7 +24,7 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 BASE, ADAPTER = ".base_layer.", ".lora_"
 
 
-def add(unet: nn.Module, rank: int, alpha: float, targets: tuple[str, ...] = TARGETS) -> nn.Module:
+def add_adapters(unet: nn.Module, rank: int, alpha: float, targets: tuple[str, ...] = TARGETS) -> nn.Module:
     """`unet` itself, whatever is around it, with adapters in its attention and everything else frozen.
 
     rank: r. alpha: the change is scaled by alpha / r. It answers as before until it is trained; `train` and an optimiser
@@ -42,12 +44,12 @@ def add(unet: nn.Module, rank: int, alpha: float, targets: tuple[str, ...] = TAR
 
 
 @torch.no_grad()
-def merged(unet: nn.Module) -> dict[str, Tensor]:
+def merge_adapters(unet: nn.Module) -> dict[str, Tensor]:
     """The state of an adapted network as plain weights, under the names they had before; the network is left as it is.
 
     Without adapters it is the state as it stands.
     """
-    changed = {name: module for name, module in unet.named_modules() if isinstance(module, LoraLayer)}
+    changed: dict[str, Any] = {name: module for name, module in unet.named_modules() if isinstance(module, LoraLayer)}
     plain = {}
     for name, value in unet.state_dict().items():
         owner, _, last = name.rpartition(BASE)

@@ -28,14 +28,14 @@ from torch.func import functional_call
 
 from toolkit.data import labels
 from toolkit.example import Error, Example
-from toolkit.models.folder import fingerprint, hashed, image_shape, read_meta, spec_of
+from toolkit.models.folder import fingerprint, hash_id, image_shape, read_meta, spec_of
 from toolkit.networks import folder
 from toolkit.settings import Augmentation, Training
 from toolkit.training.loader import Batch, augment, generator
-from toolkit.training.loop import Watch, fit
+from toolkit.training.loop import Samples, Watch, fit
 from toolkit.training.losses import denoising
 
-__all__ = ["SETTINGS", "Words", "learn", "merged"]
+__all__ = ["SETTINGS", "Words", "learn", "merge_vocabularies"]
 
 SETTINGS = Training(600, 16, 1e-2, warmup=20, ema=0.99, fold=None, precision="fp32")
 """What a few images need: a row is found in minutes, and longer training finds the images instead of the class."""
@@ -101,7 +101,7 @@ def learn(
     if "labels" not in meta or "denoiser" not in meta["parts"]:
         raise Error(f"New words need a denoiser with named labels; {base} has none. Train one: --part denoiser")
     known = labels.from_json(meta["labels"])
-    whole = merged(known, _shown(vocabulary, data))
+    whole = merge_vocabularies(known, _shown(vocabulary, data))
     counts = {
         name: len(whole[name]) - len(known[name])  # type: ignore[arg-type]
         for name, field in spec_of(meta).fields.items()
@@ -121,15 +121,17 @@ def learn(
     module = Words(folder.load_part(base, "denoiser"), counts)
     nothing = samples[torch.zeros(0, dtype=torch.long)]
     place = root / "training" / "embedding"
-    module.load_state_dict(fit(module, denoising, samples, nothing, spec, settings, augmentation, place, watch))
+    module.load_state_dict(
+        fit(module, denoising, Samples(samples, nothing, augmentation), spec, settings, place, watch)
+    )
     before = learned["parts"]["denoiser"].setdefault("run", {})
-    before["trained_on"] = sorted({*before.get("trained_on", ()), *(hashed(e.id) for e in data)})
+    before["trained_on"] = sorted({*before.get("trained_on", ()), *(hash_id(e.id) for e in data)})
     facts = {
         "method": "textual inversion, Gal et al. 2022, arXiv:2208.01618: only these rows were learned",
         "base": fingerprint(base),
         "words": words,
         "samples": len(data),
-        "trained_on": sorted(hashed(e.id) for e in data),
+        "trained_on": sorted(hash_id(e.id) for e in data),
         "parameters": sum(p.numel() for p in module.parameters()),
         "training": dataclasses.asdict(settings),
         "seconds": round(time.monotonic() - begun),
@@ -140,7 +142,9 @@ def learn(
     return facts
 
 
-def merged(known: labels.Vocabulary, further: labels.Vocabulary) -> dict[str, tuple[str, ...] | labels.Range]:
+def merge_vocabularies(
+    known: labels.Vocabulary, further: labels.Vocabulary
+) -> dict[str, tuple[str, ...] | labels.Range]:
     """The known vocabulary with the names of further class values behind its own; other labels as they were."""
     whole = dict(known)
     for name, entry in further.items():

@@ -1,0 +1,1 @@
+"""Anomaly maps against lesion masks, beside the maps that cost nothing."""

@@ -1,0 +1,1 @@
+"""What synthetic pictures do for a detector, and whether they show their boxes."""

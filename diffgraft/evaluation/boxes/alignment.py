@@ -10,91 +10,81 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffgraft.evaluation.boxes import judges as layout_judges
-from diffgraft.evaluation.boxes.alignment_result import LayoutAlignment, Told
-from diffgraft.evaluation.boxes.judges import Made, Pictures
-from diffgraft.evaluation.experiment import Watch, check, dump, output
-from toolkit.evaluation import detection_intervals as intervals
-from toolkit.evaluation import stain
-from toolkit.evaluation.anomaly import Interval
-from toolkit.evaluation.detection import Detections, Truth, as_truth, thresholds
-from toolkit.example import Boxes, Error, Example
+from diffgraft.evaluation.boxes import alignment_report as report
+from diffgraft.evaluation.boxes import judges
+from diffgraft.evaluation.boxes.alignment_result import LayoutAlignment, LayoutSet
+from diffgraft.evaluation.boxes.figures import nan_mean, precisions, truths_of
+from diffgraft.evaluation.data import HELD_OUT, SYNTHETIC, Family, Real, boxes_of, groups
+from diffgraft.evaluation.experiment import (
+    image_sets,
+    output,
+    protocol,
+    report_run,
+    save,
+    training_steps,
+    with_steps,
+)
+from diffgraft.evaluation.pools import families
+from diffgraft.evaluation.real import read_boxed
+from diffgraft.requests.evaluation import AlignmentRequest
+from diffgraft.requests.verb import Call
+from toolkit.evaluation.detection import intervals, stain
+from toolkit.evaluation.detection.metrics import Detections, Truth, best_thresholds
+from toolkit.evaluation.interval import Interval
+from toolkit.example import Error, Example
 from toolkit.methods import faithfulness
 from toolkit.methods.faithfulness import SIDES, STATES, Judgement
+from toolkit.settings import Training
 
-__all__ = ["HELD_OUT", "SHUFFLED", "LayoutAlignment", "Told", "alignment", "stands_out"]
+__all__ = ["SHUFFLED", "alignment", "is_saturated"]
 
-HELD_OUT, SYNTHETIC, SHUFFLED = "held-out real", "synthetic", "synthetic, layouts shuffled"
+SHUFFLED = "synthetic, layouts shuffled"
 
 TRIES = 20
 """Orders that are tried for one in which no image is given a layout like its own."""
 
 
-def alignment(
-    data: str | Path,
-    fake: str | Path,
-    *,
-    beside: Mapping[str, str | Path] | None = None,
-    seeds: int = 3,
-    steps: int = layout_judges.SETTINGS.steps,
-    fold: int | None = None,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    command: str = "",
-    watch: Watch = lambda *_: None,
-    cache: Path | None = None,
-) -> LayoutAlignment:
-    """Judge FAKE's layouts with detectors of REAL's training folds, one a seed.
+def alignment(request: AlignmentRequest, call: Call) -> LayoutAlignment:
+    """Judge the layouts of SYNTHETIC with detectors of REAL's training folds, one a seed.
 
-    beside: other folders under names of their own, such as the images before a filter chose among them. fold: held out;
-    None is the one that the domain keeps back. cache: where judges are kept. Errors: see `layout_judges`.
+    beside: other folders under names of their own, such as the images before a filter chose among them. Errors: those of
+    diffgraft.evaluation.real and pools.
     """
-    from diffgraft.evaluation.boxes import alignment_report as layout_alignment_report
-
-    check(seeds, steps, ())
     begun = time.monotonic()
-    others = beside or {}
-    if taken := {HELD_OUT, SYNTHETIC, SHUFFLED} & others.keys():
-        raise Error(f"Folders beside FAKE need names of their own; '{min(taken)}' is taken. Give another.")
-    with output(out, overwrite, [data, fake, *others.values()]) as folder:
-        real = layout_judges.pictures(Path(data), fold)
-        pools = [layout_judges.made(n, Path(p), real) for n, p in {SYNTHETIC: fake, **others}.items()]
-        sets: dict[str, Sequence[Example]] = {HELD_OUT: real.test, **{pool.name: pool.examples for pool in pools}}
-        settings = dataclasses.replace(layout_judges.SETTINGS, steps=steps, warmup=min(40, -(-steps // 10)))
-        found = layout_judges.findings(real, sets, seeds, settings, cache, watch)
-        truths = {name: [as_truth(_boxes(e), real.names) for e in examples] for name, examples in sets.items()}
-        least = [thresholds(truths[HELD_OUT], run[HELD_OUT], real.names) for run in found]
-        told, judged = {}, {}
+    if SHUFFLED in request.beside:
+        raise Error(f"Pools beside one another need names of their own; '{SHUFFLED}' is taken. Take another.")
+    with output(request) as folder:
+        real = read_boxed(request.real, request.fold)
+        pools = families(real, request.synthetic, request.beside, tested=False)
+        sets, settings = image_sets(real, pools), with_steps(judges.SETTINGS, request.steps, real.fold)
+        steps = training_steps(call.watch, [f"judge {seed}" for seed in range(request.seeds)])
+        found = judges.judge(real, sets, settings, steps, request.cache)
+        truths = {name: truths_of(examples, real.names) for name, examples in sets.items()}
+        least = [best_thresholds(truths[HELD_OUT], run[HELD_OUT], real.names) for run in found]
+        compared, judged = {}, {}
         for name, examples in sets.items():
-            watch("intervals", len(told), len(sets) + 1)
+            call.watch("intervals", len(compared), len(sets) + 1)
             runs = [run[name] for run in found]
-            judged[name] = _judged(truths[name], runs, least)
-            told[name] = _told(real, examples, truths[name], runs, judged[name])
-        other = _shuffled(truths[SYNTHETIC])
-        runs = [run[SYNTHETIC] for run in found]
-        told[SHUFFLED] = _told(real, sets[SYNTHETIC], other, runs, _judged(other, runs, least))
-        result = LayoutAlignment(
-            told, SYNTHETIC, real.names, _smallest(real, judged[SYNTHETIC], judged[HELD_OUT]),
-            _protocol(real, pools, settings, seeds, least),
-        )  # fmt: skip
+            judged[name] = _judgements(truths[name], runs, least)
+            compared[name] = _layout_set(real.names, examples, truths[name], runs, judged[name])
+        others, runs = _shuffled(truths[SYNTHETIC]), [run[SYNTHETIC] for run in found]
+        judgements = _judgements(others, runs, least)
+        compared[SHUFFLED] = _layout_set(real.names, sets[SYNTHETIC], others, runs, judgements)
+        smallest = _smallest(real.names, judged[SYNTHETIC], judged[HELD_OUT])
+        facts = _protocol(real, settings, pools, least)
+        result = LayoutAlignment(compared, SYNTHETIC, real.names, smallest, facts)
         if folder is not None:
-            dump(folder, result.numbers)
-            shown = {name: (sets[name], judged[name][0]) for name in (SYNTHETIC, *others, HELD_OUT)}
-            layout_alignment_report.write(
-                folder / "report.html", result, shown, real.domain.NOTICE, command, time.monotonic() - begun
-            )
+            save(folder, "evaluate alignment", request, result.numbers)
+            shown = {name: (sets[name], judged[name][0]) for name in (SYNTHETIC, *request.beside, HELD_OUT)}
+            report.write(folder / "report.html", result, shown, real.domain.NOTICE, report_run(call, facts, begun))
     return result
 
 
-# What is told
-
-
-def _judged(
+def _judgements(
     truths: Sequence[Truth], runs: Sequence[Sequence[Detections]], least: Sequence[np.ndarray]
 ) -> list[list[Judgement]]:
     """Every judge's word on every image; a detection counts from its class's threshold on."""
@@ -104,43 +94,39 @@ def _judged(
     ]  # fmt: skip
 
 
-def _told(
-    real: Pictures, examples: Sequence[Example], truths: Sequence[Truth], runs: Sequence[Sequence[Detections]],
+def _layout_set(
+    names: Sequence[str], examples: Sequence[Example], truths: Sequence[Truth], runs: Sequence[Sequence[Detections]],
     judged: Sequence[Sequence[Judgement]],
-) -> Told:  # fmt: skip
-    names, classes = real.names, len(real.names)
-    draws = intervals.draw([e.group or e.id for e in examples], len(runs))
-    scores = intervals.precision([intervals.matched(truths, run, classes) for run in runs], draws)
+) -> LayoutSet:  # fmt: skip
+    draws = intervals.bootstrap_draws(groups(examples), len(runs))
+    scores = intervals.resample_precision([intervals.match_detections(truths, run, len(names)) for run in runs], draws)
+    ap50, ap = precisions(scores, names)
     # (S, N, K, sizes, states): one count a box, and (S, N, K, sizes) of what was found unasked
-    each = [[faithfulness.counted([one], classes) for one in run] for run in judged]
-    states = np.array([[one.states for one in run] for run in each])
-    spare = np.array([[one.hallucinated for one in run] for run in each]).sum(3)
+    counted = [[faithfulness.count_outcomes([one], len(names)) for one in run] for run in judged]
+    states = np.array([[one.states for one in run] for run in counted])
+    spare = np.array([[one.hallucinated for one in run] for run in counted]).sum(3)
     asked = states.sum((3, 4))
-    rates = intervals.rate(states.sum(3), asked[..., None], draws)
-    every = intervals.rate(states.sum((2, 3)), asked.sum(2)[..., None], draws)
-    unasked = intervals.rate(spare, asked, draws)
-    sizes = intervals.rate(states[..., 0].sum(2), states.sum((2, 4)), draws)
-    whole = intervals.rate(spare.sum(2), asked.sum(2), draws)
-    counts = states[0].sum((0, 1, 3))
-    return Told(
+    sizes = intervals.resample_rate(states[..., 0].sum(2), states.sum((2, 4)), draws)
+    of_size = states[0].sum((0, 1, 3)).tolist()
+    shares = [_by_class(names, states[..., j].sum(3), asked, draws) for j in range(len(STATES))]
+    return LayoutSet(
         images=len(examples),
         boxes={name: int(asked[0, :, k].sum()) for k, name in enumerate(names)},
-        ap50={name: scores.interval(lambda v, k=k: v[..., k, 0]) for k, name in enumerate(names)}
-        | {"mean": scores.interval(lambda v: _mean(v[..., 0]))},
-        ap={name: scores.interval(lambda v, k=k: v[..., k, :].mean(-1)) for k, name in enumerate(names)}
-        | {"mean": scores.interval(lambda v: _mean(v.mean(-1)))},
-        states={
-            name: {s: rates.interval(lambda v, k=k, j=j: v[..., k, j]) for j, s in enumerate(STATES)}
-            for k, name in enumerate(names)
-        }
-        | {"all": {s: every.interval(lambda v, j=j: v[..., j]) for j, s in enumerate(STATES)}},
-        hallucinated={name: unasked.interval(lambda v, k=k: v[..., k]) for k, name in enumerate(names)}
-        | {"all": whole.interval()},
-        by_size={side: sizes.interval(lambda v, n=n: v[..., n]) for n, side in enumerate(SIDES) if counts[n]},
-        counts={side: int(counts[n]) for n, side in enumerate(SIDES) if counts[n]},
+        ap50=ap50,
+        ap=ap,
+        states={kind: {s: shares[j][kind] for j, s in enumerate(STATES)} for kind in (*names, "all")},
+        hallucinated=_by_class(names, spare, asked, draws),
+        by_size={side: sizes.interval(lambda v, n=n: v[..., n]) for n, side in enumerate(SIDES) if of_size[n]},
+        counts={side: int(of_size[n]) for n, side in enumerate(SIDES) if of_size[n]},
         saturated=_saturated(names, examples, truths, draws),
-        seeds=tuple(_mean(scores.whole[..., 0]).tolist()),
+        seeds=tuple(nan_mean(scores.whole[..., 0]).tolist()),
     )
+
+
+def _by_class(names: Sequence[str], part: np.ndarray, of: np.ndarray, draws: intervals.Draws) -> dict[str, Interval]:
+    """The rate of sums (S, N, K) over those of `of`, for each class and for all of them together."""
+    each, every = intervals.resample_rate(part, of, draws), intervals.resample_rate(part.sum(2), of.sum(2), draws)
+    return {name: each.interval(lambda v, k=k: v[..., k]) for k, name in enumerate(names)} | {"all": every.interval()}
 
 
 def _saturated(
@@ -149,18 +135,15 @@ def _saturated(
     """What needs no detector: a stain, or a plant on soil, is more saturated than what is around it."""
     if examples[0].image.shape[0] != 3:
         return {}
-    told = np.zeros((2, len(examples), len(names)))
+    part, of = np.zeros((2, 1, len(examples), len(names)))
     for n, (example, truth) in enumerate(zip(examples, truths, strict=True)):
-        more = stands_out(example.image, truth.corners)
-        np.add.at(told[0, n], truth.classes, more)
-        np.add.at(told[1, n], truth.classes, ~np.isnan(more))
-    told = np.nan_to_num(told)[:, None]
-    each = intervals.rate(told[0], told[1], draws)
-    found = {name: each.interval(lambda v, k=k: v[..., k]) for k, name in enumerate(names)}
-    return found | {"all": intervals.rate(told[0].sum(2), told[1].sum(2), draws).interval()}
+        more = is_saturated(example.image, truth.corners)
+        np.add.at(part[0, n], truth.classes, np.nan_to_num(more))
+        np.add.at(of[0, n], truth.classes, ~np.isnan(more))
+    return _by_class(names, part, of, draws)
 
 
-def stands_out(image: np.ndarray, corners: np.ndarray) -> np.ndarray:
+def is_saturated(image: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """(N,) whether what lies in each box is more saturated, on average, than all that lies in none: 1, 0 or NaN.
 
     image (3, H, W) in [-1, 1]. NaN: a box without a pixel, or an image without an outside.
@@ -198,12 +181,12 @@ def _shuffled(truths: Sequence[Truth]) -> list[Truth]:
 
 
 def _smallest(
-    real: Pictures, made: Sequence[Sequence[Judgement]], theirs: Sequence[Sequence[Judgement]]
+    names: Sequence[str], made: Sequence[Sequence[Judgement]], real: Sequence[Sequence[Judgement]]
 ) -> dict[str, float | None]:
     """The smallest box that works, of all classes and of each, all judges together."""
-    counts = [faithfulness.counted([one for run in runs for one in run], len(real.names)) for runs in (made, theirs)]
+    counts = [faithfulness.count_outcomes([one for run in runs for one in run], len(names)) for runs in (made, real)]
     found = {"all": faithfulness.smallest_faithful(*counts)}
-    for k, name in enumerate(real.names):
+    for k, name in enumerate(names):
         own = [
             dataclasses.replace(c, states=c.states[k : k + 1], hallucinated=c.hallucinated[k : k + 1]) for c in counts
         ]
@@ -211,44 +194,39 @@ def _smallest(
     return found
 
 
+def _facts(real: Real, pool: Family) -> str:
+    """How much a pool has, and what its generator saw."""
+    boxes = sum(len(boxes_of(e).names) for e in pool.examples)
+    seen = [each.seen for each in pool.pools.values()]
+    known = set().union(*(ids for ids in seen if ids is not None)) & {e.id for e in real.test}
+    saw = "not stated" if None in seen else f"{len(known)} of the {len(real.test)} held-out pictures"
+    return f"{len(pool.examples)} images, {boxes} boxes; its generator was trained on {saw}"
+
+
 def _protocol(
-    real: Pictures, pools: Sequence[Made], settings: Any, seeds: int, least: Sequence[np.ndarray]
-) -> dict[str, Any]:
-    """What makes the figures readable, as plain values."""
+    real: Real, settings: Training, pools: Sequence[Family], least: Sequence[np.ndarray]
+) -> Mapping[str, Any]:
+    """What makes the figures readable, as plain values. least: of each judge, the threshold of every class."""
+    facts, seeds = protocol(real, settings, len(least), pools), range(len(least))
+    chosen = "of each judge and class, where F1 on the held-out real pictures is best; the same for all sets"
     return {
-        "real": str(real.root),
+        "real": facts["real"],
         "test": f"{len(real.test)} pictures of {len({e.group for e in real.test})} groups, fold {real.fold}; no judge saw them",
-        "judges": f"{seeds} detectors trained from nothing on {len(real.own)} real pictures outside fold {real.fold}; none is "
+        "judges": f"{len(least)} detectors trained from nothing on {len(real.training())} real pictures outside fold {real.fold}; none is "
         "the detector of a model folder, which decides what a filter keeps",
-        "split": "by group, a function of its name (toolkit.data.dataset.fold_of)",
-        "network": dataclasses.asdict(layout_judges.NETWORK) | {"kind": "one level at a quarter of the image (FCOS)"},
-        "optimisation": {
-            "steps": settings.steps, "batch": settings.batch, "learning_rate": settings.learning_rate,
-            "warmup": settings.warmup, "weight_decay": settings.weight_decay, "precision": settings.precision,
-            "seeds": [layout_judges.SEED + n for n in range(seeds)],
-        },
-        "augmentation": dataclasses.asdict(real.augmentation),
+        "split": facts["split"],
+        "network": dataclasses.asdict(judges.NETWORK) | {"kind": "one level at a quarter of the image (FCOS)"},
+        "optimisation": facts["optimisation"] | {"seeds": [judges.SEED + n for n in seeds]},
+        "augmentation": dataclasses.asdict(real.detector_augmentation),
         "average_precision": "COCO's protocol (overlap 0.5; mean of 0.5, 0.55 ... 0.95; 101 recalls; 100 detections an image)",
         "states": "by detections that score their class's threshold or more: matched, overlap 0.5 of the class; misplaced, "
         "0.1 to 0.5; mistaken, overlap 0.5 of another class; hallucinated, less than 0.1 with any box",
-        "thresholds": {
-            name: [round(float(limit[k]), 3) for limit in least] for k, name in enumerate(real.names)
-        } | {"chosen": "of each judge and class, where F1 on the held-out real pictures is best; the same for all sets"},
+        "thresholds": {name: [round(float(limit[k]), 3) for limit in least] for k, name in enumerate(real.names)}
+        | {"chosen": chosen},
         "shuffled": "the same images with the layouts of other images of the set",
         "intervals": f"95 % bootstrap over images (real: groups) and judges, {intervals.RESAMPLES} resamples",
         "smallest_box": "the side of a square of its area: the lowest size class of which, and of those above, half as large a "
         "part is matched as of held-out real boxes",
-        "not_annotated": f"{real.left} pictures of REAL without annotation left out",
-        "pools": {pool.name: pool.facts for pool in pools},
+        "not_annotated": f"{real.unannotated} pictures of REAL without annotation left out",
+        "pools": {pool.name: _facts(real, pool) for pool in pools},
     }  # fmt: skip
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Over the last axis, without what is not defined; NaN where nothing is."""
-    known = ~np.isnan(values)
-    return np.divide(np.nansum(values, -1), known.sum(-1), out=np.full(values.shape[:-1], np.nan), where=known.any(-1))
-
-
-def _boxes(example: Example) -> Boxes:
-    assert example.annotation.boxes is not None
-    return example.annotation.boxes

@@ -1,24 +1,19 @@
-"""The report of diffgraft.evaluation.boxes.alignment: figures, what became of every kind of box, and the pictures with both boxes."""
+"""The report on layouts: figures, what became of every kind of box, and the pictures with both boxes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from diffgraft import reporting
-from diffgraft.evaluation.classes.report import Dots
-from diffgraft.reporting.boxes import Legend, drawn
-from toolkit.evaluation.anomaly import Interval
-from toolkit.evaluation.detection import as_boxes
+from diffgraft.evaluation.boxes.alignment_result import LayoutAlignment
+from toolkit.evaluation.detection.metrics import as_boxes
 from toolkit.example import Boxes, Example
 from toolkit.methods.faithfulness import SIDES, STATES, Judgement, size_names
-
-if TYPE_CHECKING:
-    from diffgraft.evaluation.boxes.alignment_result import LayoutAlignment
 
 __all__ = ["write"]
 
@@ -42,81 +37,54 @@ _STAIN = (
     "No detector is needed to see whether something stained lies in a box: the part of the boxes of which the mean saturation is "
     "above that of everything outside of all boxes. What the judges say has to be more than this."
 )
+_SIZES = "Side: of a square of the same area, in pixels of the image."
+_IMAGES = "Solid: asked for (real: annotated). Broken: found by one judge."
 
 
-def write(
-    path: Path, result: LayoutAlignment, shown: Shown, notice: str, command: str, seconds: float
-) -> None:  # fmt: skip
+def write(path: Path, result: LayoutAlignment, shown: Shown, notice: str, run: reporting.Run) -> None:
     """shown: set -> its images and what the first judge says of each; the last is the real one."""
     sets = list(result.sets)
-    panels = {
-        title: {name: told.ap50[kind] for name, told in result.sets.items()}
-        for title, kind in [("mean", "mean"), *((name, name) for name in result.names)]
-    }
+    panels = {kind: {name: found.ap50[kind] for name, found in result.sets.items()} for kind in ("mean", *result.names)}
+    plot = reporting.ForestPlot(panels, "AP50 with 95 % intervals", lambda _, name: sets.index(name))
+    coloured = all(found.saturated for found in result.sets.values())
     sections = [
-        reporting.Section(
-            "Average precision",
-            [_precision(result), Dots(panels, "AP50 with 95 % intervals", lambda _, name: sets.index(name) % 6)],
-            _FIGURES,
-        ),
+        reporting.Section("Average precision", [_precision(result), plot], _FIGURES),
         reporting.Section("What became of the boxes", [_states(result)], _STATES),
-        reporting.Section(
-            "By size of box", [*_sizes(result)], "Side: of a square of the same area, in pixels of the image."
-        ),
+        reporting.Section("By size of box", _sizes(result), _SIZES),
+        reporting.Section("The trivial reference", [_saturated(result)] if coloured else [], _STAIN),
+        reporting.Section("Images", _sheets(result, shown), _IMAGES),
+        reporting.protocol_section(result.protocol),
     ]
-    if all(told.saturated for told in result.sets.values()):
-        sections.append(reporting.Section("The trivial reference", [_saturated(result)], _STAIN))
-    sections += [
-        reporting.Section(
-            "Images", _sheets(result, shown), "Solid: asked for (real: annotated). Broken: found by one judge."
-        ),
-        reporting.Section("Protocol", [reporting.Facts({k.replace("_", " "): v for k, v in result.protocol.items()})]),
-    ]
-    told, real = result.sets[result.judged], next(iter(result.sets.values()))
+    made, real = result.sets[result.judged], next(iter(result.sets.values()))
     reporting.write(
-        path,
-        "Do generated images show their layouts?",
-        f"mean AP50 {told.ap50['mean']} on generated images, {real.ap50['mean']} on held-out real ones",
-        sections,
-        reporting.Run(command=command, seconds=seconds, seed=0, settings=result.protocol["optimisation"]),
-        notice=notice,
-        next_step="See whether they help a detector: diffgraft evaluate REAL FAKE --task detect",
-    )
-
-
-def _cell(interval: Interval | None) -> str | None:
-    return None if interval is None or interval.value is None else str(interval)
+        path, "Do generated images show their layouts?",
+        f"mean AP50 {made.ap50['mean']} on generated images, {real.ap50['mean']} on held-out real ones", sections, run,
+        notice=notice, next_step="See whether they help a detector: diffgraft evaluate detect REAL SYNTHETIC",
+    )  # fmt: skip
 
 
 def _precision(result: LayoutAlignment) -> reporting.Table:
     kinds = ("mean", *result.names)
     rows = [
         [
-            name, told.images, sum(told.boxes.values()), *(_cell(told.ap50[k]) for k in kinds),
-            *(_cell(told.ap[k]) for k in kinds), " ".join(f"{value:.3f}" for value in told.seeds),
+            name, found.images, sum(found.boxes.values()), *(found.ap50[k] for k in kinds), *(found.ap[k] for k in kinds),
+            " ".join(f"{value:.3f}" for value in found.seeds),
         ]
-        for name, told in result.sets.items()
+        for name, found in result.sets.items()
     ]  # fmt: skip
-    header = [
-        "Images",
-        "n",
-        "Boxes",
-        *(f"AP50, {k}" for k in kinds),
-        *(f"AP, {k}" for k in kinds),
-        "Mean AP50, each judge",
-    ]
+    figures = [*(f"AP50, {k}" for k in kinds), *(f"AP, {k}" for k in kinds)]
     caption = f"{result.protocol['judges'].partition(';')[0]}; 95 % intervals over images and judges"
-    return reporting.Table(header, rows, caption)
+    return reporting.Table(["Images", "n", "Boxes", *figures, "Mean AP50, each judge"], rows, caption)
 
 
 def _states(result: LayoutAlignment) -> reporting.Table:
     rows = [
         [
-            name, kind, told.boxes.get(kind, sum(told.boxes.values())),
-            *(_cell(told.states[kind][state]) for state in STATES), _cell(told.hallucinated[kind]),
+            name, kind, found.boxes.get(kind, sum(found.boxes.values())), *(found.states[kind][state] for state in STATES),
+            found.hallucinated[kind],
         ]
         for kind in (*result.names, "all")
-        for name, told in result.sets.items()
+        for name, found in result.sets.items()
     ]  # fmt: skip
     return reporting.Table(["Images", "Class", "Boxes", *(s.capitalize() for s in STATES), "Hallucinated"], rows)
 
@@ -125,53 +93,46 @@ def _sizes(result: LayoutAlignment) -> list[reporting.Block]:
     words = size_names()
     rows: list[list[Any]] = []
     for n, side in enumerate(SIDES):
-        if any(side in told.counts for told in result.sets.values()):
-            cells = [_cell(told.by_size.get(side)) or "-" for told in result.sets.values()]
-            counts = [told.counts.get(side, 0) for told in result.sets.values()]
-            rows.append([words[n], *(f"{c} ({k})" for c, k in zip(cells, counts, strict=True))])
+        if any(side in found.counts for found in result.sets.values()):
+            found = [(each.by_size.get(side, "-"), each.counts.get(side, 0)) for each in result.sets.values()]
+            rows.append([words[n], *(f"{share} ({count})" for share, count in found)])
     works = "; ".join(
         f"{kind}: {'none' if side is None else f'from {side:g} px on'}" for kind, side in result.smallest.items()
     )
-    said = f"Boxes that work, matched at least half as often as held-out real ones of their size. {works}."
-    return [reporting.Text(said), reporting.Table(["Side of the box", *result.sets], rows, "Part matched (boxes)")]
+    text = f"Boxes that work, matched at least half as often as held-out real ones of their size. {works}."
+    return [reporting.Text(text), reporting.Table(["Side of the box", *result.sets], rows, "Part matched (boxes)")]
 
 
 def _saturated(result: LayoutAlignment) -> reporting.Table:
     kinds = (*result.names, "all")
-    rows = [[name, *(_cell(told.saturated[k]) for k in kinds)] for name, told in result.sets.items()]
+    rows = [[name, *(found.saturated[k] for k in kinds)] for name, found in result.sets.items()]
     return reporting.Table(["Images", *kinds], rows, "Boxes more saturated than the rest of their image")
 
 
 def _sheets(result: LayoutAlignment, shown: Shown) -> list[reporting.Block]:
-    blocks: list[reporting.Block] = [Legend(result.names, "found")]
+    blocks: list[reporting.Block] = [reporting.BoxLegend(result.names, "found")]
     for name, (examples, judged) in shown.items():
-        first = list(range(min(SHOWN, len(examples))))
-        blocks.append(_sheet(result.names, examples, judged, first, f"{name}: the first {len(first)}"))
-        worst = sorted(range(len(examples)), key=lambda n: -judged[n].error)[:WORST]
-        if name == result.judged and len(examples) > SHOWN:
-            blocks.append(_sheet(result.names, examples, judged, worst, f"{name}: the {len(worst)} that agree least"))
+        pairs = list(zip(examples, judged, strict=True))
+        first = pairs[:SHOWN]
+        blocks.append(_sheet(result.names, first, f"{name}: the first {len(first)}"))
+        worst = sorted(pairs, key=lambda pair: -pair[1].error)[:WORST]
+        if name == result.judged and len(pairs) > SHOWN:
+            blocks.append(_sheet(result.names, worst, f"{name}: the {len(worst)} that agree least"))
     return blocks
 
 
-def _sheet(
-    names: tuple[str, ...],
-    examples: Sequence[Example],
-    judged: Sequence[Judgement],
-    chosen: Sequence[int],
-    caption: str,
-) -> reporting.Sheet:
+def _sheet(names: tuple[str, ...], pairs: Sequence[tuple[Example, Judgement]], caption: str) -> reporting.Sheet:
     pictures = []
-    for n in chosen:
-        image, one = examples[n].image, judged[n]
-        size = (image.shape[1], image.shape[2])
+    for example, one in pairs:
+        size = (example.image.shape[1], example.image.shape[2])
         asked, found = as_boxes(one.asked, names, size), as_boxes(one.found, names, size)
         both = Boxes(np.concatenate([asked.corners, found.corners]), (*asked.names, *found.names), size)
         broken = [False] * len(asked.names) + [True] * len(found.names)
-        pictures.append(drawn(image, both, names, dashed=broken))
-    return reporting.Sheet(pictures, [_words(judged[n]) for n in chosen], COLUMNS, caption)
+        pictures.append(reporting.draw_boxes(example.image, both, names, dashed=broken))
+    return reporting.Sheet(pictures, [_words(one) for _, one in pairs], COLUMNS, caption)
 
 
 def _words(one: Judgement) -> str:
-    counted = Counter(one.states)
-    counted["hallucinated"] = len(one.hallucinated)
-    return ", ".join(f"{count} {state}" for state, count in counted.items() if count) or "nothing asked, nothing found"
+    counts = Counter(one.states)
+    counts["hallucinated"] = len(one.hallucinated)
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "nothing asked, nothing found"

@@ -1,4 +1,4 @@
-"""What diffgraft.evaluation.boxes.alignment found, as values and as lines for the terminal."""
+"""What the alignment of layouts found, as values and as lines for the terminal."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.evaluation.anomaly import Interval
+from toolkit.evaluation.interval import Interval
 from toolkit.methods.faithfulness import STATES
 
-__all__ = ["LayoutAlignment", "Told"]
+__all__ = ["LayoutAlignment", "LayoutSet"]
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the judges say of one set of images beside its boxes, means over the judges with 95 % intervals.
+class LayoutSet:
+    """What the judges see in one set of images beside its boxes, means over the judges with 95 % intervals.
 
     boxes: class -> how many were asked for. ap50, ap: class, or "mean" of the classes that occur -> average precision.
     states: class or "all" -> what became of a box (STATES) -> share. hallucinated: class or "all" -> found objects that
@@ -43,7 +43,7 @@ class LayoutAlignment:
     smallest: class or "all" -> the side of the smallest box that works, see `faithfulness.smallest_faithful`.
     """
 
-    sets: Mapping[str, Told]
+    sets: Mapping[str, LayoutSet]
     judged: str
     names: tuple[str, ...]
     smallest: Mapping[str, float | None]
@@ -51,21 +51,22 @@ class LayoutAlignment:
 
     @property
     def numbers(self) -> dict[str, Any]:
+        """Plain values for JSON, without NaN."""
         return _plain(dataclasses.asdict(self))
 
     def __str__(self) -> str:
         lines = [str(self.protocol["judges"]), "AP50 of each class, mean AP50, mean AP50:95"]
-        for name, told in self.sets.items():
-            each = "  ".join(f"{k} {told.ap50[k]}" for k in self.names)
-            lines.append(f"  {name:30} {each}  mean {told.ap50['mean']}  {told.ap['mean']}  ({told.images} images)")
+        for name, found in self.sets.items():
+            each = "  ".join(f"{k} {found.ap50[k]}" for k in self.names)
+            lines.append(f"  {name:30} {each}  mean {found.ap50['mean']}  {found.ap['mean']}  ({found.images} images)")
         lines.append("boxes that were asked for: " + ", ".join(STATES) + "; found unasked, for each")
-        for name, told in self.sets.items():
+        for name, found in self.sets.items():
             for kind in (*self.names, "all"):
-                shares = "  ".join(f"{told.states[kind][state]!s:20}" for state in STATES)
-                lines.append(f"  {name:30} {kind:12} {shares}  {told.hallucinated[kind]}")
+                shares = "  ".join(f"{found.states[kind][state]!s:20}" for state in STATES)
+                lines.append(f"  {name:30} {kind:12} {shares}  {found.hallucinated[kind]}")
         works = ", ".join(f"{k} {'none' if v is None else f'{v:g} px'}" for k, v in self.smallest.items())
         lines.append(f"smallest box that works: {works}   (matched at least half as often as real ones)")
-        shares = ", ".join(f"{name} {told.saturated['all']}" for name, told in self.sets.items() if told.saturated)
+        shares = ", ".join(f"{name} {found.saturated['all']}" for name, found in self.sets.items() if found.saturated)
         return "\n".join([*lines, f"boxes more saturated than the rest of their image: {shares or '-'}"])
 
 

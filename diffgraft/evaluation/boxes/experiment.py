@@ -1,237 +1,168 @@
-"""Do synthetic images help a detector? The downstream experiment with boxes: the same small detector under every recipe
-(arm), with equal optimisation steps, each tested on the same real images of the fold that is kept back.
-"""
+"""Do synthetic images help a detector? The same small detector under every recipe (arm)."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from diffgraft.evaluation import experiment
-from diffgraft.evaluation.boxes import report as detect_report
-from diffgraft.evaluation.boxes.figures import objects, rows_of, warnings_of
-from diffgraft.evaluation.boxes.result import DetectionGains, Row, said
+from diffgraft.evaluation.boxes import report
+from diffgraft.evaluation.boxes.figures import blob_warnings, count_objects, precision_rows
+from diffgraft.evaluation.boxes.result import TERMS, DetectionResult, Row
 from diffgraft.evaluation.boxes.runs import Runs, code, digest
-from diffgraft.evaluation.experiment import REFERENCE, Watch, check, covered, dump
-from diffgraft.evaluation.pools import Family, Real, families, read_boxed
+from diffgraft.evaluation.data import Real, boxes_of, stack_images
+from diffgraft.evaluation.experiment import (
+    OPTIMISATION,
+    POOL_ARMS,
+    REAL_ARMS,
+    Plan,
+    Task,
+    by_arm,
+    plan_trainings,
+    protocol,
+    report_run,
+    save,
+    training_steps,
+    with_steps,
+)
+from diffgraft.evaluation.pools import families
+from diffgraft.evaluation.real import read_boxed
+from diffgraft.evaluation.results import row_warnings
+from diffgraft.requests.evaluation import DETECTION_ARMS, DetectionRequest
+from diffgraft.requests.verb import Call, Watch, verb
 from toolkit.evaluation import detect_downstream
-from toolkit.evaluation import detection_intervals as intervals
 from toolkit.evaluation.detect_downstream import Outcome, Paste, Pictures
-from toolkit.evaluation.downstream import Arm
-from toolkit.example import Boxes, Error, Example, Note
+from toolkit.evaluation.detection import intervals
+from toolkit.evaluation.downstream import Arm, Recipe
+from toolkit.example import Boxes, Example, Note
 from toolkit.methods import copy_paste
 from toolkit.objects import boxes as layout
 from toolkit.objects.overlaps import Overlaps
-from toolkit.settings import Augmentation, Network, Training
+from toolkit.settings import Network, Training
 
-__all__ = ["KEYS", "STEPS", "DetectionGains", "Row", "detect"]
+__all__ = ["STEPS", "detect"]
 
 STEPS = 400
 """One seed of real + classical on 220 blood smears, learning rate 2e-3: mAP50 0.81 after 150 steps, 0.88 after 300."""
 
-MADE = ("10", "50", "only", "pretrained")
-"""What `arms` asks for by these words are, in this order, the arms of each pool that `experiment.arms` has."""
-
-KEYS = ("real", "classical", "copy-paste", *MADE)
-
-COUNTS = ("steps", "batch", "learning_rate", "warmup", "weight_decay", "ema", "precision")
-"""Settings that a training depends on, seeds apart."""
-
+COPY_PASTE = Arm("real + copy-paste", augment=True)
+"""Objects of other training images are pasted into its real ones: toolkit.methods.copy_paste."""
 
 PASTED = 0.5
 """Part of the real images of a batch that objects are pasted into: others stay as they were taken."""
 
-
-@dataclass(frozen=True)
-class _Recipe:
-    """An arm; paste: objects of other training images are pasted into its real ones, toolkit.methods.copy_paste."""
-
-    arm: Arm
-    paste: bool = False
+_REAL = dict(zip(DETECTION_ARMS, (*REAL_ARMS[:2], COPY_PASTE), strict=False))
 
 
-_REAL = {
-    "real": _Recipe(Arm("real")),
-    "classical": _Recipe(Arm(REFERENCE, augment=True)),
-    "copy-paste": _Recipe(Arm("real + copy-paste", augment=True), paste=True),
-}
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One training: a recipe at (shots, seed)."""
-
-    shots: int
-    seed: int
-    recipe: _Recipe
-    real: Sequence[Example]
-    pool: Sequence[Example]
-
-    @property
-    def name(self) -> str:
-        return self.recipe.arm.name
-
-
-def detect(
-    data: str | Path,
-    fake: str | Path,
-    *,
-    beside: Mapping[str, str | Path] | None = None,
-    arms: Sequence[str] = (),
-    shots: Sequence[int] = (),
-    seeds: int = 3,
-    steps: int = STEPS,
-    fold: int | None = None,
-    model: str | Path | None = None,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    command: str = "",
-    watch: Watch = lambda *_: None,
-) -> DetectionGains:
+@verb(DetectionRequest)
+def detect(request: DetectionRequest, call: Call) -> DetectionResult:
     """Train every arm for every number of shots and every seed, and test it on the held-out fold of REAL.
 
-    fake, beside: synthetic data sets, or folders of few-shot ones (see diffgraft.evaluation.pools); not read where no arm draws from
-    them. arms: of KEYS; none is all of them, and real + classical, which the others are compared with, is always there.
-    shots: images, 0 or nothing is all. steps: of every training. fold: None is the one that the domain keeps back. model:
-    of FAKE, where it does not say what its generator was trained on. out: folder for report.html and metrics.json; it keeps
-    each training, and none that is there is done again, unless `overwrite`. watch(text, steps done, of all) after every step.
-    Errors: see diffgraft.evaluation.pools and diffgraft.evaluation.boxes.runs; an unknown arm, no seed, a number of shots that no pool has.
+    Pools are not read where no arm draws from them. real + classical, which the other arms are compared with, is always
+    there. OUT keeps each training, and none that is there is done again, unless `overwrite`.
+    Errors: those of diffgraft.evaluation.real, pools and boxes.runs; a number of shots that no pool has.
     """
-    check(seeds, steps, shots)
-    if unknown := [key for key in arms if key not in KEYS]:
-        raise Error(f"An arm is one of {', '.join(KEYS)}; found '{unknown[0]}'. Name one of these with --arms.")
-    chosen = [key for key in KEYS if not arms or key in arms or key == "classical"]
     begun = time.monotonic()
-    runs = Runs(None if out is None else Path(out), overwrite)
-    real = read_boxed(Path(data), fold)
-    pools = families(real, fake, beside, model) if set(chosen) & set(MADE) else []
-    asked = sorted(set(shots), key=lambda k: k or math.inf) or [0]
-    tasks, skipped = _tasks(real, pools, chosen, asked, range(seeds))
-    settings, network = _settings(real, steps)
-    outcomes = _run(real, tasks, settings, network, runs, watch)
-    watch("intervals", 1, 1)
-    rows = []
-    for k in asked:
-        trained: dict[Arm, list[Outcome]] = {}
-        for task, outcome in zip(tasks, outcomes, strict=True):
-            if task.shots == k:
-                trained.setdefault(task.recipe.arm, []).append(outcome)
-        rows += rows_of(real, pools, k, range(seeds), trained)
-    said_of = (*skipped, *warnings_of(rows, seeds))
-    result = DetectionGains(tuple(rows), objects(real), _protocol(real, settings, network, seeds, pools), said_of)
-    if out is not None:
-        folder = Path(out)
-        dump(folder, result.numbers)
-        found = {
-            (task.shots, task.name): outcome.found
-            for task, outcome in zip(tasks, outcomes, strict=True)
-            if not task.seed
-        }
-        made = {each.name: next(iter(each.pools.values())).examples for each in pools}
-        notice = getattr(real.domain, "NOTICE", "")
-        detect_report.write(
-            folder / "report.html", result, real, found, made, notice, command, time.monotonic() - begun
-        )
+    arms = [key for key in DETECTION_ARMS if not request.arms or key in request.arms or key == "classical"]
+    runs = Runs(request.out, request.overwrite)
+    real = read_boxed(request.real, request.fold)
+    drawn = bool(set(arms) & set(POOL_ARMS))
+    pools = families(real, request.synthetic, request.beside, request.model) if drawn else []
+    own = [arm for key, arm in _REAL.items() if key in arms]
+    plan = _without_crowded(plan_trainings(real, pools, request.shots, request.seeds, TERMS, own, arms))
+    settings, network = _settings(real, STEPS if request.steps is None else request.steps)
+    outcomes = _train(plan, settings, network, runs, call.watch)
+    call.watch("intervals", 1, 1)
+    rows: list[Row] = []
+    for shots in plan.shots:
+        rows += precision_rows(plan, shots, by_arm(plan, outcomes, shots))
+    notes = (*plan.skipped, *row_warnings(rows, request.seeds, TERMS), *blob_warnings(rows))
+    result = DetectionResult(tuple(rows), count_objects(real), _protocol(plan, settings, network), notes)
+    if request.out is not None:
+        save(request.out, "evaluate detect", request, result.numbers)
+        first = zip(plan.tasks, outcomes, strict=True)
+        found = {(task.shots, task.arm.name): outcome.found for task, outcome in first if not task.seed}
+        pictures = report.Images(real.test, found, {each.name: each.examples for each in pools})
+        run = report_run(call, result.protocol, begun)
+        report.write(request.out / "report.html", result, pictures, getattr(real.domain, "NOTICE", ""), run)
     return result
 
 
-# The experiment
+def _without_crowded(plan: Plan) -> Plan:
+    """The plan without images that have more boxes than a detector is trained on; those of the test stay."""
 
+    def crowded(example: Example) -> bool:
+        return len(boxes_of(example).names) > layout.MOST
 
-def _tasks(
-    real: Real, pools: Sequence[Family], chosen: Sequence[str], shots: Sequence[int], seeds: Sequence[int]
-) -> tuple[list[_Task], list[str]]:
-    """Every training there is to do, seed after seed, and what is left out."""
-    skipped, tasks, left = covered(pools, shots, seeds, said), [], set()
-    for k in shots:
-        for seed in seeds:
-            own = _fitting(real.training(k, seed), left)
-            tasks += [_Task(k, seed, _REAL[key], own, ()) for key in chosen if key in _REAL]
-            for each in pools:
-                if (pool := each.at(k, seed)) is not None:
-                    made = dict(zip(MADE, experiment.arms(each.name), strict=True))
-                    some = _fitting(pool.examples, left)
-                    tasks += [_Task(k, seed, _Recipe(made[key]), own, some) for key in chosen if key in made]
-    if left:
-        line = f"{len(left)} images with more than {layout.MOST} boxes are not trained on; those of the test are tested on."
-        skipped.append(line)
-        warnings.warn(line, Note, stacklevel=2)
-    return tasks, skipped
-
-
-def _fitting(examples: Sequence[Example], left: set[str]) -> list[Example]:
-    """Those with no more boxes than a detector is told of; the ids of others are put into `left`."""
-    kept = [e for e in examples if len(_boxes(e).names) <= layout.MOST]
-    left |= {e.id for e in examples} - {e.id for e in kept}
-    return kept
+    left = {e.id for task in plan.tasks for e in (*task.real, *task.pool) if crowded(e)}
+    if not left:
+        return plan
+    line = f"{len(left)} images with more than {layout.MOST} boxes are not trained on; those of the test are tested on."
+    warnings.warn(line, Note, stacklevel=3)
+    kept = [[[e for e in part if not crowded(e)] for part in (task.real, task.pool)] for task in plan.tasks]
+    tasks = [dataclasses.replace(t, real=own, pool=pool) for t, (own, pool) in zip(plan.tasks, kept, strict=True)]
+    return dataclasses.replace(plan, tasks=tasks, skipped=(*plan.skipped, line))
 
 
 def _settings(real: Real, steps: int) -> tuple[Training, Network]:
-    """Those of the domain's own detector, seeds apart; a tenth of the steps at most is warm-up."""
+    """Those of the domain's own detector, seeds apart."""
     network, plain = real.domain.PRESETS["detector"]["small"]
-    return dataclasses.replace(plain, steps=steps, fold=real.fold, warmup=min(plain.warmup, -(-steps // 10))), network
+    return with_steps(plain, steps, real.fold), network
 
 
-def _augmentation(real: Real) -> Augmentation:
-    return getattr(real.domain, "STRONGER", real.domain.AUGMENTATION)
-
-
-def _run(
-    real: Real, tasks: Sequence[_Task], settings: Training, network: Network, runs: Runs, watch: Watch
-) -> list[Outcome]:
-    test = np.stack([e.image for e in real.test])
-    tested, version = digest(real.test, real.names), code(detect_downstream.train)
-    with_pasting = code(detect_downstream.train, copy_paste.instances, copy_paste.paste)
-    keys = []
-    for task in tasks:
-        plan = {
-            "code": with_pasting if task.recipe.paste else version,
-            "arm": _given(task.recipe.arm) | {"name": "", "pool": bool(task.recipe.arm.pool)},
-            "paste": task.recipe.paste and PASTED,
-            "settings": {name: getattr(settings, name) for name in COUNTS} | {"seed": task.seed},
-            "network": _given(network),
-            "augmentation": _given(_augmentation(real)) if task.recipe.arm.augment else {},
-            "data": [digest(each, real.names) for each in (task.real, task.pool)] + [tested, len(real.names)],
-        }
-        keys.append(hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:24])
+def _train(plan: Plan, settings: Training, network: Network, runs: Runs, watch: Watch) -> list[Outcome]:
+    """The outcome of every task, in their order; those that `runs` has are not trained again."""
+    real, test = plan.real, stack_images(plan.real.test)
+    keys = _keys(plan, settings, network)
     missing = [n for n, key in enumerate(keys) if runs.get(key) is None]
-    for done, number in enumerate(missing):
-        task = tasks[number]
-        text = f"{said(task.shots)}, seed {task.seed}: {task.name}"
-
-        def step(at: int, of: int, text: str = text, done: int = done) -> None:
-            watch(text, done * of + at, len(missing) * of)
-
+    for number, step in zip(missing, training_steps(watch, [plan.tasks[n].title for n in missing]), strict=True):
+        task = plan.tasks[number]
         outcome = detect_downstream.train(
-            task.recipe.arm, _pictures(task.real), _pictures(task.pool) if task.pool else None, test, real.names,
-            _augmentation(real), dataclasses.replace(settings, seed=task.seed), network,
-            _paste(task.real) if task.recipe.paste else None, step,
+            task.arm, _pictures(task.real), _pictures(task.pool) if task.pool else None, test, real.names,
+            Recipe(real.detector_augmentation, dataclasses.replace(settings, seed=task.seed), network),
+            _paste(task.real) if task.arm == COPY_PASTE else None, step,
         )  # fmt: skip
-        runs.put(keys[number], outcome, arm=task.name, shots=task.shots, seed=task.seed, steps=settings.steps)
+        runs.put(keys[number], outcome, arm=task.arm.name, shots=task.shots, seed=task.seed, steps=settings.steps)
     return [found for key in keys if (found := runs.get(key)) is not None]
 
 
-def _given(value: Any) -> dict[str, Any]:
+def _keys(plan: Plan, settings: Training, network: Network) -> list[str]:
+    """A hash of all that each training depends on."""
+    real = plan.real
+    tested, plain = digest(real.test, real.names), code(detect_downstream.train)
+    pasting = code(detect_downstream.train, copy_paste.find_instances, copy_paste.paste)
+
+    def key(task: Task) -> str:
+        paste = task.arm == COPY_PASTE
+        depends = {
+            "code": pasting if paste else plain,
+            "arm": _changed(task.arm) | {"name": "", "pool": bool(task.arm.pool)},
+            "paste": paste and PASTED,
+            "settings": {name: getattr(settings, name) for name in (*OPTIMISATION, "ema")} | {"seed": task.seed},
+            "network": _changed(network),
+            "augmentation": _changed(real.detector_augmentation) if task.arm.augment else {},
+            "data": [digest(each, real.names) for each in (task.real, task.pool)] + [tested, len(real.names)],
+        }
+        return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:24]
+
+    return [key(task) for task in plan.tasks]
+
+
+def _changed(value: Any) -> dict[str, Any]:
     """The fields of a frozen value that are not what they are by default, so that a new one changes no key."""
-    return {
-        field.name: got for field in dataclasses.fields(value) if (got := getattr(value, field.name)) != field.default
-    }
+    return {f.name: own for f in dataclasses.fields(value) if (own := getattr(value, f.name)) != f.default}
 
 
 def _paste(examples: Sequence[Example]) -> Paste:
     """Copy-paste among these images: what is cut out, and how near objects lie, is learned from them once."""
     own = _pictures(examples)
-    objects, overlaps = copy_paste.instances(own.images, own.boxes), Overlaps.learned(own.boxes)
+    objects, overlaps = copy_paste.find_instances(own.images, own.boxes), Overlaps.learn(own.boxes)
 
     def paste(image: np.ndarray, boxes: Boxes, random: np.random.Generator) -> tuple[np.ndarray, Boxes]:
         if random.random() >= PASTED:
@@ -243,33 +174,23 @@ def _paste(examples: Sequence[Example]) -> Paste:
 
 
 def _pictures(examples: Sequence[Example]) -> Pictures:
-    return Pictures(np.stack([e.image for e in examples]), [_boxes(e) for e in examples])
+    return Pictures(stack_images(examples), [boxes_of(e) for e in examples])
 
 
-def _boxes(example: Example) -> Boxes:
-    assert example.annotation.boxes is not None
-    return example.annotation.boxes
-
-
-def _protocol(real: Real, settings: Training, network: Network, seeds: int, pools: Sequence[Family]) -> dict[str, Any]:
+def _protocol(plan: Plan, settings: Training, network: Network) -> dict[str, Any]:
     """What makes the figures readable, as plain values."""
-    return {
-        "real": str(real.root),
-        "test": f"{len(real.test)} images of {len({e.group for e in real.test})} groups, fold {real.fold}; never trained on",
-        "training_images": len(real.training(0, 0)),
-        "split": "by group, a function of its name (toolkit.data.dataset.fold_of)",
+    facts = protocol(plan.real, settings, len(plan.seeds), plan.pools, "images")
+    return facts | {
         "few_shot_subsets": "toolkit.evaluation.split.few_images(examples, k, seed, fold)",
-        "seeds": seeds,
         "network": dataclasses.asdict(network) | {"kind": "one level at a quarter of the image (FCOS), from scratch"},
-        "optimisation": {name: getattr(settings, name) for name in COUNTS},
+        "optimisation": facts["optimisation"] | {"ema": settings.ema},
         "equal_terms": "steps, batch, network, first weights, schedule and the places drawn are the same in all arms of a seed",
         "shares": "of the images of each batch: 10 % of them synthetic; 50 %, as many as real ones, what others call 100 % added; "
         "only, synthetic images alone; pretrained, all of them in the first half of the steps and none in the second",
         "copy_paste": f"objects cut from the training images, pasted into {PASTED:.0%} of those drawn, before the classical augmentation",
-        "augmentation": dataclasses.asdict(_augmentation(real)),
+        "augmentation": dataclasses.asdict(plan.real.detector_augmentation),
         "average_precision": "COCO's protocol (pycocotools): overlap 0.5; mean of 0.5, 0.55 ... 0.95; 101 recalls",
         "blobs": "no learned weights: for each class the map, threshold and sizes with the best F1 on the training images",
         "constant": "no image is looked at: the boxes that most often overlap one of the training images",
         "intervals": f"95 % bootstrap over groups and seeds, {intervals.RESAMPLES} resamples; differences paired",
-        "pools": {each.name: each.facts for each in pools},
     }  # fmt: skip

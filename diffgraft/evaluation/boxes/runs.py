@@ -24,14 +24,14 @@ from typing import Any
 import numpy as np
 
 from toolkit.evaluation.detect_downstream import Outcome
-from toolkit.evaluation.detection import Detections
+from toolkit.evaluation.detection.metrics import Detections
 from toolkit.example import Error, Example
 
 __all__ = ["Runs", "code", "digest"]
 
 LINES, FOLDER = "runs.jsonl", "runs"
 VALUES = ("toolkit.example", "toolkit.settings")
-WRITTEN = ("report.html", "metrics.json")
+WRITTEN = ("report.html", "metrics.json", "request.json")
 
 
 class Runs:
@@ -116,7 +116,7 @@ def code(*starts: Callable[..., Any]) -> str:
         tree = ast.parse(textwrap.dedent(inspect.getsource(each)))
         for node in ast.walk(tree):
             if type(body := getattr(node, "body", None)) is list:
-                node.body = [line for line in body if not _words(line)]  # type: ignore[attr-defined]
+                body[:] = [line for line in body if not _words(line)]
         found[name] = ast.dump(tree)
         for called, value in _named(tree, vars(sys.modules[each.__module__])):
             if type(value) in (bool, int, float, str, tuple):
@@ -158,7 +158,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return [line for line in found if "key" in line]
 
 
-def _packed(found: Sequence[Detections]) -> dict[str, np.ndarray]:
+def _packed(found: Sequence[Detections]) -> dict[str, Any]:
     return {
         "count": np.array([len(each.scores) for each in found], np.int64),
         "corners": np.concatenate([each.corners.reshape(-1, 4) for each in found]).astype(np.float32),

@@ -1,0 +1,1 @@
+"""What synthetic images do for a classifier of classes."""

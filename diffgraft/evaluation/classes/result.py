@@ -1,27 +1,21 @@
-"""What the downstream experiments found, as values and as lines for the terminal."""
+"""What the experiments on classes found, as values and as lines for the terminal."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 
+from diffgraft.evaluation.results import Terms, by_shots, format_experiment, known_mean, numbers
 from toolkit.evaluation import classification as scores
-from toolkit.evaluation.anomaly import Interval
+from toolkit.evaluation.interval import Interval
 
-__all__ = ["Alignment", "Classification", "Row", "by_shots", "said", "signed"]
+__all__ = ["TERMS", "ClassAlignment", "ClassificationResult", "Row"]
 
-
-class _OfShots(Protocol):
-    @property
-    def shots(self) -> int: ...
-
-
-AnyRow = TypeVar("AnyRow", bound=_OfShots)
-"""A row of any experiment's table."""
+TERMS = Terms("samples", "a class", "balanced accuracy", "classifier")
 
 
 @dataclass(frozen=True)
@@ -30,8 +24,7 @@ class Row:
 
     balanced: balanced accuracy, interval over leaves and seeds; spread: its standard deviation over seeds; gain: less
     the reference's, paired, None for the reference itself. figures: one a seed. calibration: expected calibration
-    error, mean of the seeds. seconds: of a training; overhead: of that over "real", in per cent. generation: seconds
-    that making the pool took. strata: label -> value -> accuracy.
+    error, mean of the seeds. strata: label -> value -> accuracy. The others as in `diffgraft.evaluation.experiment.Trained`.
     """
 
     shots: int
@@ -47,10 +40,17 @@ class Row:
     generation: float | None = None
     strata: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
+    @property
+    def score(self) -> Interval:
+        return self.balanced
+
+    @property
+    def score_gain(self) -> Interval | None:
+        return self.gain
+
     def recall(self, kind: int) -> float | None:
         """Recall of a class, mean of the seeds."""
-        found = [each.recall[kind] for each in self.figures]
-        return None if None in found else float(np.mean(found))  # type: ignore[arg-type]
+        return known_mean([each.recall[kind] for each in self.figures])
 
     @property
     def confusion(self) -> np.ndarray:
@@ -59,8 +59,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Classification:
-    """What `classify` found; str() is for the terminal. warnings: what makes the figures less than they look."""
+class ClassificationResult:
+    """What `classify` found of one label; str() is for the terminal. names: of the classes."""
 
     rows: tuple[Row, ...]
     names: tuple[str, ...]
@@ -68,22 +68,19 @@ class Classification:
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return _told(self)
+        figure = f"{TERMS.figure}, and gain over real + classical"
+        tables = {f"{TERMS.shots(k)}: {figure}": [(r, "") for r in rows] for k, rows in by_shots(self.rows).items()}
+        return format_experiment(self, tables)
 
     @property
     def numbers(self) -> dict[str, Any]:
         """Plain values for JSON, without NaN."""
-        return {
-            "classes": list(self.names),
-            "rows": [dataclasses.asdict(row) for row in self.rows],
-            "protocol": dict(self.protocol),
-            "warnings": list(self.warnings),
-        }
+        return {"classes": list(self.names), **numbers(self)}
 
 
 @dataclass(frozen=True)
-class Alignment:
-    """What `alignment` found: name of a set of samples -> accuracy, balanced accuracy, interval and figures a seed."""
+class ClassAlignment:
+    """What `alignment` found of one label: set of samples -> balanced accuracy, and the figures of each seed."""
 
     balanced: Mapping[str, Interval]
     figures: Mapping[str, tuple[scores.Figures, ...]]
@@ -91,46 +88,13 @@ class Alignment:
     protocol: Mapping[str, Any]
 
     def __str__(self) -> str:
-        return _named(self)
+        lines = [f"a classifier trained on real samples names the class; chance {1 / len(self.names):.2f}"]
+        for name, balanced in self.balanced.items():
+            accuracy = np.mean([each.accuracy for each in self.figures[name]])
+            lines.append(f"  {name:24} accuracy {accuracy:.3f}, balanced {balanced}")
+        return "\n".join(lines)
 
     @property
     def numbers(self) -> dict[str, Any]:
+        """Plain values for JSON, without NaN."""
         return dataclasses.asdict(self)
-
-
-def _told(result: Classification) -> str:
-    """One line an arm."""
-    lines = [f"test: {result.protocol['test']}"]
-    for shots, rows in by_shots(result.rows).items():
-        lines.append(f"{said(shots)}: balanced accuracy, and gain over real + classical")
-        for row in rows:
-            lines.append(f"  {row.arm:36} {row.balanced!s:22} {signed(row.gain):24} {row.generator}".rstrip())
-    return "\n".join([*lines, *(f"note: {each}" for each in result.warnings)])
-
-
-def _named(result: Alignment) -> str:
-    lines = [f"a classifier trained on real samples names the class; chance {1 / len(result.names):.2f}"]
-    for name, balanced in result.balanced.items():
-        accuracy = np.mean([each.accuracy for each in result.figures[name]])
-        lines.append(f"  {name:24} accuracy {accuracy:.3f}, balanced {balanced}")
-    return "\n".join(lines)
-
-
-def by_shots(rows: Sequence[AnyRow]) -> dict[int, list[AnyRow]]:
-    """Rows by their number of shots, both in their order."""
-    found: dict[int, list[AnyRow]] = {}
-    for row in rows:
-        found.setdefault(row.shots, []).append(row)
-    return found
-
-
-def said(shots: int) -> str:
-    """A number of shots in words."""
-    return f"{shots} a class" if shots else "all samples"
-
-
-def signed(gain: Interval | None) -> str:
-    """A gain with its sign and interval."""
-    if gain is None or gain.value is None:
-        return "-"
-    return f"{gain.value:+.3f} [{gain.low:+.2f}, {gain.high:+.2f}]"

@@ -1,0 +1,1 @@
+"""Quality of a model against its number of steps."""

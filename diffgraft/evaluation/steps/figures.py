@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Literal
@@ -15,30 +15,28 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from diffgraft.reporting.axes import colour, figure, mark, nice_step, palette, svg, text
+from diffgraft.reporting.picture import to_picture
+
 __all__ = ["Panel", "Point", "file", "strip"]
 
 WIDTH, HEIGHT = 560, 376
 LEFT, TOP, WIDE, TALL = 58, 34, 484, 228
 TICKS = (1, 2, 4, 8, 20, 50, 100, 200, 500, 1000)
 
-STYLE = """
-svg { --card: #fff; --ink: #15212b; --soft: #566573; --line: #dfe5e9;
-  --c0: #0a6a9e; --c1: #c2570c; --c2: #0b7f5b; --c3: #a1438a; --c4: #8a6d00; }
-@media (prefers-color-scheme: dark) {
-  svg { --card: #141b21; --ink: #e4ebf0; --soft: #97a6b2; --line: #27323b;
-    --c0: #6db7e8; --c1: #f0955a; --c2: #5ecba1; --c3: #e08fca; --c4: #dcc04f; }
-}
-text { font: 12px system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; fill: var(--soft); }
-.grid { stroke: var(--line); fill: none; }
-.axis, .tick { stroke: var(--soft); fill: none; }
+STYLE = f"""
+svg {{ --card: #fff; --ink: #15212b; --soft: #566573; --line: #dfe5e9; {palette("light")} }}
+@media (prefers-color-scheme: dark) {{
+  svg {{ --card: #141b21; --ink: #e4ebf0; --soft: #97a6b2; --line: #27323b; {palette("dark")} }}
+}}
+text {{ font: 12px system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; fill: var(--soft); }}
+.grid {{ stroke: var(--line); fill: none; }}
+.axis, .tick {{ stroke: var(--soft); fill: none; }}
 """
 
-_MARKS = (
-    '<circle cx="{x:.1f}" cy="{y:.1f}" r="4"/>',
-    '<path d="M{x:.1f} {y:.1f}m-3.6 -3.6h7.2v7.2h-7.2z"/>',
-    '<path d="M{x:.1f} {y:.1f}m0 -4.8l4.6 8h-9.2z"/>',
-    '<path d="M{x:.1f} {y:.1f}m0 -5l5 5l-5 5l-5 -5z"/>',
-)
+_MARKS = (("circle", 4), ("square", 3.6), ("triangle", 4.6), ("diamond", 5))
+"""Shapes of the solvers, with half their width."""
+
 _STAR = '<path d="M{x:.1f} {y:.1f}m0 -9l2.2 6.1 6.5 .2 -5.1 4 1.8 6.2 -5.4 -3.6 -5.4 3.6 1.8 -6.2 -5.1 -4 6.5 -.2z"/>'
 _DASHES = ("7 4", "2 4", "9 4 2 4")
 
@@ -51,6 +49,84 @@ class Point:
     value: float | None
     low: float | None = None
     high: float | None = None
+
+
+def _root(value: float) -> float:
+    return math.copysign(math.sqrt(abs(value)), value)
+
+
+_ROUND = [m * 10.0**d for d in range(-6, 4) for m in (1, 2, 5)]
+_SIGNED = sorted([*(-v for v in _ROUND), 0.0, *_ROUND], key=lambda v: (v != 0, -abs(v)))
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Of values. place: of a value; numbers: those that may be written at the axis, first ones first; () for even steps."""
+
+    place: Callable[[float], float]
+    numbers: Sequence[float] = ()
+    positive: bool = False
+
+    def shows(self, value: float | None) -> bool:
+        return value is not None and math.isfinite(value) and (value > 0 or not self.positive)
+
+    def ticks(self, low: float, high: float) -> list[float]:
+        """The numbers that are written between two places, none too near to another."""
+        if not self.numbers:
+            step = nice_step((high - low) / 5)
+            return [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+        ticks: list[float] = []
+        for value in self.numbers:
+            at = self.place(value)
+            if low <= at <= high and all(abs(at - self.place(other)) >= 0.09 * (high - low) for other in ticks):
+                ticks.append(value)
+        return sorted(ticks)
+
+
+_SCALES = {
+    "linear": _Scale(float),
+    "log": _Scale(lambda value: math.log10(max(value, 1e-12)), _ROUND, positive=True),
+    "root": _Scale(_root, _SIGNED),
+}
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """Where points lie in a panel. low, high: places of values at its edges; first, last: logarithms of evaluations."""
+
+    scale: _Scale
+    low: float
+    high: float
+    first: float
+    last: float
+
+    def across(self, x: float) -> float:
+        margin = 0.03 * (self.last - self.first)
+        return LEFT + (math.log(x) - self.first + margin) / (self.last - self.first + 2 * margin) * WIDE
+
+    def down(self, value: float | None) -> float:
+        assert value is not None, "only what is shown has a place"
+        return TOP + TALL - (min(self.scale.place(value), self.high) - self.low) / (self.high - self.low) * TALL
+
+    def drawn(self) -> list[str]:
+        """The axes with their grid and numbers."""
+        bottom = TOP + TALL
+        parts = []
+        for value in self.scale.ticks(self.low, self.high):
+            parts.append(f'<path class="grid" d="M{LEFT} {self.down(value):.1f}h{WIDE}"/>')
+            parts.append(text(LEFT - 8, self.down(value) + 4, _number(value), "end"))
+        for tick in TICKS:
+            if self.first - 1e-9 <= math.log(tick) <= self.last + 1e-9:
+                parts.append(f'<path class="tick" d="M{self.across(tick):.1f} {bottom}v5"/>')
+                parts.append(text(self.across(tick), bottom + 19, str(tick), "middle"))
+        return [*parts, f'<path class="axis" d="M{LEFT} {bottom}h{WIDE}"/>']
+
+    def whisker(self, point: Point, shift: float = 0.0) -> str:
+        """The interval of a point."""
+        if point.high is None or not self.scale.shows(point.low):
+            return ""
+        ends = f"M{self.across(point.x) + shift:.1f} {self.down(point.low):.1f}V{self.down(point.high):.1f}"
+        return f'<path d="{ends}" style="fill:none;stroke-width:1;stroke-opacity:.55"/>'
 
 
 @dataclass(frozen=True)
@@ -68,107 +144,64 @@ class Panel:
 
     def html(self, key: str) -> str:
         """A block of the report."""
-        return f'<figure class="block curve"><div class="wide">{self.svg()}</div></figure>'
+        return figure(self.svg())
 
     def svg(self, place: str = "") -> str:
         """The panel as an svg element; place: attributes of where it stands in another one."""
-        points = [p for line in self.lines.values() for p in line] + list(self.marked.values())
-        values = [v for p in points for v in (p.value, p.low, p.high) if v is not None and math.isfinite(v)]
-        values += [v for v in self.dashed.values() if v is not None]
-        shown = [self._scaled(v) for v in values if self.scale != "log" or v > 0]
-        limit = self._limit()
-        shown = [min(v, limit) for v in shown]
-        at = [math.log(p.x) for p in points]
-        if not shown or not at:
-            return f'<svg viewBox="0 0 {WIDTH} 60" {place}><text x="{LEFT}" y="30">{escape(self.title)}: nothing to draw</text></svg>'
-        low, high, ticks = self._axis(min(shown), max(shown))
-        first, last = min(at), max(at) if max(at) > min(at) else min(at) + 1.0
-        margin = 0.03 * (last - first)
-
-        def across(x: float) -> float:
-            return LEFT + (math.log(x) - first + margin) / (last - first + 2 * margin) * WIDE
-
-        def down(value: float) -> float:
-            return TOP + TALL - (min(self._scaled(value), high) - low) / (high - low) * TALL
-
-        parts = [
-            f'<text x="{LEFT}" y="18" style="font-weight:600;font-size:14px;fill:var(--ink)">{escape(self.title)}</text>'
-        ]
-        parts += [
-            f'<path class="grid" d="M{LEFT} {down(v):.1f}h{WIDE}"/>'
-            f'<text x="{LEFT - 8}" y="{down(v) + 4:.1f}" text-anchor="end">{_number(v)}</text>'
-            for v in ticks
-        ]
-        parts += [
-            f'<path class="tick" d="M{across(t):.1f} {TOP + TALL}v5"/>'
-            f'<text x="{across(t):.1f}" y="{TOP + TALL + 19}" text-anchor="middle">{t}</text>'
-            for t in TICKS if first - 1e-9 <= math.log(t) <= last + 1e-9
-        ]  # fmt: skip
-        parts.append(f'<path class="axis" d="M{LEFT} {TOP + TALL}h{WIDE}"/>')
-        parts.append(
-            f'<text x="{LEFT + WIDE / 2}" y="{TOP + TALL + 36}" text-anchor="middle">{escape(self.xlabel)}</text>'
-        )
-        names: list[tuple[str, str]] = []
+        axes, bottom = self._axes(), TOP + TALL
+        if axes is None:
+            words = f"{self.title}: nothing to draw"
+            return svg(text(LEFT, 30, words), WIDTH, 60, words, f" {place}")
+        title = ' style="font-weight:600;font-size:14px;fill:var(--ink)"'
+        parts = [text(LEFT, 18, self.title, more=title), *axes.drawn()]
+        parts.append(text(LEFT + WIDE / 2, bottom + 36, self.xlabel, "middle"))
+        baselines: list[tuple[str, str]] = []
         for k, (name, value) in enumerate(self.dashed.items()):
-            if value is None or (self.scale == "log" and value <= 0):
-                continue
-            stroke = f'style="stroke:var(--soft);stroke-width:1.5;stroke-dasharray:{_DASHES[k % 3]};fill:none"'
-            parts.append(f'<path d="M{LEFT} {down(value):.1f}h{WIDE}" {stroke}/>')
-            names.append((name, f'<path d="M0 0h26" {stroke}/>'))
+            if axes.scale.shows(value):
+                stroke = f'style="stroke:var(--soft);stroke-width:1.5;stroke-dasharray:{_DASHES[k % 3]};fill:none"'
+                parts.append(f'<path d="M{LEFT} {axes.down(value):.1f}h{WIDE}" {stroke}/>')
+                baselines.append((name, f'<path d="M0 0h26" {stroke}/>'))
         solvers: list[tuple[str, str]] = []
         for k, (name, line) in enumerate(self.lines.items()):
-            parts.append(self._line(line, k, across, down))
-            mark = _MARKS[k % 4].format(x=13, y=0)
-            solvers.append((name, f'<g style="{_ink(k)}"><path d="M0 0h26" style="fill:none"/>{mark}</g>'))
+            parts.append(self._line(axes, k, line))
+            solvers.append((name, f'<g style="{_ink(k)}"><path d="M0 0h26" style="fill:none"/>{_mark(k, 13, 0)}</g>'))
         for name, point in self.marked.items():
-            if self._there(point):
-                parts.append(f'<g style="stroke:var(--ink);fill:var(--c4);stroke-width:1">{self._whisker(point, 0, across, down)}'
-                             f"{_STAR.format(x=across(point.x), y=down(point.value or 0))}</g>")  # fmt: skip
-                solvers.append((name, f'<g style="stroke:var(--ink);fill:var(--c4)">{_STAR.format(x=13, y=0)}</g>'))
-        parts += [
-            f'<text x="{across(p.x) + 10:.1f}" y="{TOP + 10}" style="fill:var(--ink)">↑ {_number(p.value)}</text>'
-            for line in self.lines.values() for p in line if p.value is not None and self._scaled(p.value) > high
-        ]  # fmt: skip
-        first_lines, below = _legend(solvers, TOP + TALL + 60)
-        parts += [first_lines, _legend(names, below)[0]]
-        said = f"{self.title} over {self.xlabel}: {', '.join([*self.lines, *self.marked, *self.dashed])}"
-        return (
-            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(said)}" {place}>{"".join(parts)}</svg>'
-        )
+            if axes.scale.shows(point.value):
+                star = _STAR.format(x=axes.across(point.x), y=axes.down(point.value))
+                ink = "stroke:var(--ink);fill:var(--c4)"
+                parts.append(f'<g style="{ink};stroke-width:1">{axes.whisker(point)}{star}</g>')
+                solvers.append((name, f'<g style="{ink}">{_STAR.format(x=13, y=0)}</g>'))
+        for point in (point for line in self.lines.values() for point in line):
+            if point.value is not None and axes.scale.place(point.value) > axes.high:
+                ink = ' style="fill:var(--ink)"'
+                parts.append(text(axes.across(point.x) + 10, TOP + 10, f"↑ {_number(point.value)}", more=ink))
+        first_lines, below = _legend(solvers, bottom + 60)
+        parts += [first_lines, _legend(baselines, below)[0]]
+        label = f"{self.title} over {self.xlabel}: {', '.join([*self.lines, *self.marked, *self.dashed])}"
+        return svg("".join(parts), WIDTH, HEIGHT, label, f" {place}")
 
-    def _line(self, line: Sequence[Point], k: int, across, down) -> str:
-        there = [p for p in line if self._there(p)]
-        shift = 1.6 * (k - (len(self.lines) - 1) / 2)  # solvers at one number of evaluations lie beside one another
-        path = "L".join(f"{across(p.x) + shift:.1f} {down(p.value):.1f}" for p in there)  # type: ignore[arg-type]
-        marks = "".join(_MARKS[k % 4].format(x=across(p.x) + shift, y=down(p.value)) for p in there)  # type: ignore[arg-type]
-        whiskers = "".join(self._whisker(p, shift, across, down) for p in there)
-        drawn = f'<path d="M{path}" style="fill:none"/>' if there else ""
-        return f'<g style="{_ink(k)}">{whiskers}{drawn}{marks}</g>'
+    def _axes(self) -> _Axes | None:
+        """None where there is nothing to draw."""
+        scale = _SCALES[self.scale]
+        points = [p for line in self.lines.values() for p in line] + list(self.marked.values())
+        values = [*(v for p in points for v in (p.value, p.low, p.high)), *self.dashed.values()]
+        limit = self._limit(scale)
+        places = [min(scale.place(v), limit) for v in values if v is not None and scale.shows(v)]
+        at = [math.log(p.x) for p in points]
+        if not places or not at:
+            return None
+        low, high = min(places), max(places)
+        if high - low < 1e-9:
+            low, high = low - 0.5, high + 0.5
+        margin = 0.04 * (high - low)
+        return _Axes(scale, low - margin, high + margin, min(at), max(at) if max(at) > min(at) else min(at) + 1.0)
 
-    def _whisker(self, p: Point, shift: float, across, down) -> str:
-        if p.low is None or p.high is None or (self.scale == "log" and p.low <= 0):
-            return ""
-        ends = f"M{across(p.x) + shift:.1f} {down(p.low):.1f}V{down(p.high):.1f}"
-        return f'<path d="{ends}" style="fill:none;stroke-width:1;stroke-opacity:.55"/>'
-
-    def _there(self, p: Point) -> bool:
-        return p.value is not None and math.isfinite(p.value) and (self.scale != "log" or p.value > 0)
-
-    def _scaled(self, value: float) -> float:
-        if self.scale == "log":
-            return math.log10(max(value, 1e-12))
-        return math.copysign(math.sqrt(abs(value)), value) if self.scale == "root" else value
-
-    def _limit(self) -> float:
-        """As it is scaled, what is drawn at the upper edge with its number: what would press all others together."""
-        found = sorted(
-            self._scaled(p.value)
-            for line in self.lines.values()
-            for p in line
-            if p.value is not None and self._there(p)
-        )
-        if self.scale == "log":
+    def _limit(self, scale: _Scale) -> float:
+        """The place that is drawn at the upper edge with its number: what would press all others together."""
+        if scale.positive:
             return math.inf
+        values = [p.value for line in self.lines.values() for p in line]
+        found = sorted(scale.place(v) for v in values if v is not None and scale.shows(v))
         limit = math.inf
         while len(found) > 3:
             spread = found[-2] - found[0]
@@ -176,28 +209,16 @@ class Panel:
                 break
             limit = found[-2] + 0.2 * spread
             found.pop()
-        return max([limit, *(self._scaled(value) for value in self.dashed.values() if value is not None)])
+        return max([limit, *(scale.place(value) for value in self.dashed.values() if value is not None)])
 
-    def _axis(self, low: float, high: float) -> tuple[float, float, list[float]]:
-        """Its ends as it is scaled, and the values that are written at it."""
-        if high - low < 1e-9:
-            low, high = low - 0.5, high + 0.5
-        margin = 0.04 * (high - low)
-        low, high = low - margin, high + margin
-        if self.scale == "linear":
-            power = 10.0 ** math.floor(math.log10((high - low) / 5))
-            step = next(m * power for m in (1, 2, 5, 10) if m * power >= (high - low) / 5 * (1 - 1e-9))
-            ticks = [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
-            return low, high, ticks
-        decades = range(-6, 4)
-        fine = [m * 10.0**d for d in decades for m in (1, 2, 5)]
-        every = fine if self.scale == "log" else [0.0, *fine, *(-v for v in fine)]
-        inside = sorted(v for v in every if low <= self._scaled(v) <= high)
-        ticks: list[float] = []
-        for value in sorted(inside, key=lambda v: (v != 0, -abs(self._scaled(v)) if self.scale == "root" else v)):
-            if all(abs(self._scaled(value) - self._scaled(other)) >= 0.09 * (high - low) for other in ticks):
-                ticks.append(value)
-        return low, high, sorted(ticks)
+    def _line(self, axes: _Axes, k: int, line: Sequence[Point]) -> str:
+        shift = 1.6 * (k - (len(self.lines) - 1) / 2)  # solvers at one number of evaluations lie beside one another
+        shown = [point for point in line if axes.scale.shows(point.value)]
+        places = [(axes.across(point.x) + shift, axes.down(point.value)) for point in shown]
+        path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+        whiskers = "".join(axes.whisker(point, shift) for point in shown)
+        drawn = f'<path d="M{path}" style="fill:none"/>' if shown else ""
+        return f'<g style="{_ink(k)}">{whiskers}{drawn}{"".join(_mark(k, x, y) for x, y in places)}</g>'
 
 
 def file(panels: Sequence[Panel], columns: int = 2) -> str:
@@ -241,7 +262,9 @@ def strip(rows: Mapping[str, Sequence[np.ndarray]], most: int = 98_000, side: in
 
 def _sheet(rows: Mapping[str, Sequence[np.ndarray]], side: int) -> tuple[Image.Image, dict[str, float]]:
     """The images on white, with a margin at the left; and the height at which the name of each row belongs."""
-    pictures = {name: [_picture(image, side) for image in images] for name, images in rows.items()}
+    pictures = {
+        name: [to_picture(np.asarray(image, np.float32), side) for image in images] for name, images in rows.items()
+    }
     wide = max(p.width for row in pictures.values() for p in row)
     tall = max(p.height for row in pictures.values() for p in row)
     font = ImageFont.load_default(13)
@@ -259,18 +282,13 @@ def _sheet(rows: Mapping[str, Sequence[np.ndarray]], side: int) -> tuple[Image.I
     return sheet, labels
 
 
-def _picture(image: np.ndarray, side: int) -> Image.Image:
-    levels = np.rint((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
-    levels = levels[0] if levels.ndim == 3 and levels.shape[0] == 1 else levels
-    picture = Image.fromarray(levels if levels.ndim == 2 else np.ascontiguousarray(levels.transpose(1, 2, 0)))
-    scale = side / max(picture.size)
-    if scale >= 1:
-        return picture
-    return picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
-
-
 def _ink(k: int) -> str:
-    return f"stroke:var(--c{k % 4});fill:var(--c{k % 4});stroke-width:1.75;stroke-linejoin:round"
+    return f"stroke:{colour(k % 4)};fill:{colour(k % 4)};stroke-width:1.75;stroke-linejoin:round"
+
+
+def _mark(k: int, x: float, y: float) -> str:
+    shape, size = _MARKS[k % 4]
+    return mark(shape, x, y, size)
 
 
 def _legend(entries: Sequence[tuple[str, str]], y: float) -> tuple[str, float]:

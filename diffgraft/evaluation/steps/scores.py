@@ -1,47 +1,15 @@
-"""Figures of curves with paired resamples: every way of drawing is resampled alike, so that differences have intervals too.
+"""Figures of curves with paired resamples: every variant is resampled alike, so that differences have intervals too.
 
 A figure is an array (R + 1,): of all samples first, then of R bootstrap resamples of them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
-
 import numpy as np
 
-from diffgraft.evaluation.steps.draws import Way
-from toolkit.evaluation.anomaly import Interval
-
-__all__ = ["RESAMPLES", "Measured", "Metric", "Resamples", "interval", "kernel_distances", "plain"]
+__all__ = ["Resamples", "kernel_distances"]
 
 RESAMPLES = 1000
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A figure. better: which is, or "same": neither more nor less than the reference. what: it is, in words.
-
-    scale: of its axis. judged: whether it says how good samples are. slight: a part of the reference that is no difference.
-    """
-
-    name: str
-    title: str
-    better: Literal["low", "high", "same"]
-    what: str
-    scale: Literal["linear", "log", "root"] = "linear"
-    judged: bool = True
-    slight: float = 0.0
-
-
-@dataclass(frozen=True)
-class Measured:
-    """values: way -> metric -> figure; beside: metric -> name -> figure of what is not drawn by the model."""
-
-    values: Mapping[Way, Mapping[str, np.ndarray]]
-    beside: Mapping[str, Mapping[str, np.ndarray]]
 
 
 class Resamples:
@@ -65,15 +33,6 @@ class Resamples:
         return np.sqrt(self.mean(squares)) / float(other.std())
 
 
-def interval(figure: np.ndarray) -> Interval:
-    """A figure with its 95 % percentile interval; None where it is not defined."""
-    value, drawn = float(figure[0]), figure[1:][np.isfinite(figure[1:])]
-    if not math.isfinite(value):
-        return Interval(None, None, None)
-    low, high = np.quantile(drawn, [0.025, 0.975]).tolist() if len(drawn) else (None, None)
-    return Interval(value, low, high)
-
-
 def kernel_distances(real: np.ndarray, fake: np.ndarray, of_real: np.ndarray, of_fake: np.ndarray) -> np.ndarray:
     """KID of features (n, D) and (m, D), of all and of each resample; of_real (R, n), of_fake (R, m): how often each counts.
 
@@ -92,12 +51,3 @@ def kernel_distances(real: np.ndarray, fake: np.ndarray, of_real: np.ndarray, of
 
     across = ((of_real @ kernel(real, fake)) * of_fake).sum(1) / (of_real.sum(1) * of_fake.sum(1))
     return within(real, of_real) + within(fake, of_fake) - 2 * across
-
-
-def plain(value: Any) -> Any:
-    """For JSON: what is not a finite number is None."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from diffgraft.generation.output import sample_id
 from toolkit.example import Boxes
 from toolkit.methods.faithfulness import Judgement
 
-__all__ = ["LOG", "ROUND", "Draw", "Made", "ident", "write"]
+__all__ = ["DRAW_STRIDE", "LOG", "Draw", "LayoutSamples", "write_log"]
 
 LOG = "faithfulness.jsonl"
 
-ROUND = 2**32
+DRAW_STRIDE = 2**32
 """Sample indices from one draw of an image to its next: more than any run has images."""
 
 
@@ -37,27 +40,36 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a run has drawn. images, layouts: of each place that was filled; draws: all; rejected: some, with their draws."""
+class LayoutSamples:
+    """What a run has drawn. images, layouts: of each place that was filled; draws: all; rejected: some, with their draws.
+
+    relabelled: place -> which of its boxes were moved to where the detector has them.
+    """
 
     images: Mapping[int, np.ndarray]
     layouts: Mapping[int, Boxes]
     draws: Sequence[Draw]
     rejected: Sequence[tuple[np.ndarray, Draw]]
-    moved: Mapping[int, np.ndarray] = field(default_factory=dict)
+    relabelled: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+    @functools.cached_property
+    def kept(self) -> dict[int, Draw]:
+        """The draw of each place that was filled."""
+        return {draw.place: draw for draw in self.draws if not draw.reason}
+
+    @property
+    def rejections(self) -> dict[str, int]:
+        """Reason -> how many draws were not kept for it."""
+        return dict(sorted(Counter(draw.reason for draw in self.draws if draw.reason).items()))
 
 
-def ident(name: str, place: int) -> str:
-    return f"{name}-{place:04d}"
-
-
-def write(path: Path, made: Made, name: str, names: Sequence[str]) -> None:
-    """One line a draw, in the order they were made."""
+def write_log(path: Path, drawn: LayoutSamples, prefix: str, names: Sequence[str]) -> None:
+    """One line a draw, in the order they were made. prefix: of the ids; names: all classes."""
     with path.open("w", encoding="utf-8") as file:
-        for draw in made.draws:
-            line = _line(draw, None if draw.reason else ident(name, draw.place), names)
-            moved = made.moved.get(draw.place, ()) if not draw.reason else ()
-            final = made.layouts[draw.place].corners if len(moved) else draw.layout.corners
+        for draw in drawn.draws:
+            line = _line(draw, None if draw.reason else sample_id(prefix, draw.place), names)
+            moved = () if draw.reason else drawn.relabelled.get(draw.place, ())
+            final = drawn.layouts[draw.place].corners if len(moved) else draw.layout.corners
             line["relabelled"] = [
                 {"box": int(n), "from": _rounded(draw.layout.corners[n]), "to": _rounded(final[n])} for n in moved
             ]
@@ -71,7 +83,7 @@ def _line(draw: Draw, image: str | None, names: Sequence[str]) -> dict[str, Any]
         "image": image,
         "place": draw.place,
         "draw": draw.number,
-        "sample": draw.number * ROUND + draw.place,
+        "sample": draw.number * DRAW_STRIDE + draw.place,
         "layout": draw.attempt,
         "error": round(one.error, 5),
         "confidence": round(one.confidence, 5),

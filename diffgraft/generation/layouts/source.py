@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from toolkit.data import dataset
-from toolkit.evaluation.detection import as_truth
+from toolkit.evaluation.detection.metrics import as_truth
 from toolkit.example import Boxes, Error, Example, Note
 from toolkit.methods.faithfulness import Counts, hardness
-from toolkit.models.folder import hashed, image_shape, trained_on
+from toolkit.models.folder import hash_id, image_shape, training_ids
 from toolkit.objects import boxes as layout
-from toolkit.objects import layouts
+from toolkit.objects import layout_summary, layouts
 
-__all__ = ["Source", "source", "unseen"]
+__all__ = ["LayoutSource", "held_out_from_detector", "layout_source"]
 
 TRIALS = 64
 """Arrangements that are looked at for one that holds what was asked for."""
@@ -29,24 +29,24 @@ TRIALS = 64
 SLACK = 0.75
 """Of the smallest box of a class, as a model keeps it: a layout of twenty has one in a hundred boxes that is smaller."""
 
-ROUND = 2**20
+TRIAL_STRIDE = 2**20
 """Arrangements from one trial of a place to its next: more than any run has images."""
 
 
 @dataclass(frozen=True)
-class Source:
+class LayoutSource:
     """(place, attempt) -> a layout: the first that will do of those that `arrange` answers, one for each number.
 
-    real: what they are made of. wanted: a class that each holds. hard: what the detector makes of real boxes; of two
+    real: what they are made of. must_hold: a class of which each has an object. hard: what the detector makes of real boxes; of two
     layouts the harder is taken, so that the one at rank r of P is asked for in proportion to r / P, as FreeMask has it.
-    where: they come from, in words. smallest: sides of the smallest box of each class that the model was trained on.
+    origin: where they come from, in words. smallest: sides of the smallest box of each class that the model was trained on.
     """
 
     arrange: Callable[[int], Boxes]
     real: Sequence[Boxes]
     names: tuple[str, ...]
-    where: str
-    wanted: str | None = None
+    origin: str
+    must_hold: str | None = None
     hard: Counts | None = None
     smallest: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
@@ -59,30 +59,30 @@ class Source:
 
     def _one(self, place: int, attempt: int, number: int) -> Boxes:
         for trial in range(TRIALS):
-            boxes = self.arrange(((attempt * 2 + number) * TRIALS + trial) * ROUND + place)
-            if _fits(boxes, self.smallest, self.names) and (self.wanted is None or self.wanted in boxes.names):
+            boxes = self.arrange(((attempt * 2 + number) * TRIALS + trial) * TRIAL_STRIDE + place)
+            if _fits(boxes, self.smallest, self.names) and (self.must_hold is None or self.must_hold in boxes.names):
                 return boxes
         raise Error(
-            f"None of {TRIALS} arrangements is one that the model can draw{_with(self.wanted)}. Take --layout copy, or other "
+            f"None of {TRIALS} arrangements is one that the model can draw{_with(self.must_hold)}. Take --layout copy, or other "
             "data: --like DATA"
         )
 
 
-def source(
-    meta: Mapping[str, Any], like: str | Path | None, kind: str, seed: int, names: tuple[str, ...], wanted: str | None,
+def layout_source(
+    meta: Mapping[str, Any], like: str | Path | None, kind: str, seed: int, names: tuple[str, ...], must_hold: str | None,
     hard: Counts | None, flips: tuple[bool, bool],
-) -> Source:  # fmt: skip
+) -> LayoutSource:  # fmt: skip
     """The layouts of `like` that the model was trained on, all where it knows none of them; without `like` its own.
 
     flips: whether left and right, and top and bottom, may be exchanged.
-    Errors: a kind that there is not, boxes of other classes or sizes, no layout that holds what is wanted.
+    Errors: a kind that there is not, boxes of other classes or sizes, no layout that holds the class `must_hold`.
     """
     rows, cols = image_shape(meta)[1:]
     typical = meta.get("typical", {})
     if like is not None:
         found, where = _of(meta, like, names, (rows, cols))
     elif "layouts" in typical:
-        found, where = layouts.from_summary(typical["layouts"]), "the model"
+        found, where = layout_summary.from_summary(typical["layouts"]), "the model"
     else:
         raise Error("Layouts come from real ones, and this model keeps none. Name a data set: --like DATA")
     smallest = {name: tuple(SLACK * s for s in sides) for name, sides in typical.get("smallest", {}).items()}
@@ -90,22 +90,24 @@ def source(
     if len(usable) < len(found):
         line = f"{len(found) - len(usable)} of {len(found)} layouts of {where} left out: empty, too many or too small boxes"
         warnings.warn(f"{line}.", Note, stacklevel=2)
-    usable = [boxes for boxes in usable if wanted is None or wanted in boxes.names]
+    usable = [boxes for boxes in usable if must_hold is None or must_hold in boxes.names]
     if not usable:
         raise Error(
-            f"A layout is made of real ones; {where} has none{_with(wanted)} that the model can draw. Take other data."
+            f"A layout is made of real ones; {where} has none{_with(must_hold)} that the model can draw. Take other data."
         )
-    arrange = layouts.arranger(kind, usable, seed, (rows, cols), flips)
-    return Source(arrange, usable, names, where, wanted, hard, smallest)
+    arrange = layouts.layout_generator(kind, usable, seed, (rows, cols), flips)
+    return LayoutSource(arrange, usable, names, where, must_hold, hard, smallest)
 
 
-def unseen(meta: Mapping[str, Any], path: str | Path, names: Sequence[str], other_sizes: bool = True) -> list[Example]:
+def held_out_from_detector(
+    meta: Mapping[str, Any], path: str | Path, names: Sequence[str], other_sizes: bool = True
+) -> list[Example]:
     """The real, annotated images of a data set that the model's detector was not trained on.
 
     other_sizes: an image of another size than the model's is an error, instead of being left out.
     Errors: a detector that does not say what it was trained on, images of another size, other classes.
     """
-    trained = trained_on(meta, ("detector",))
+    trained = training_ids(meta, ("detector",))
     if trained is None:
         raise Error(
             "Images that a detector did not learn from are known by its record of training, which this one lacks. Train it "
@@ -113,7 +115,7 @@ def unseen(meta: Mapping[str, Any], path: str | Path, names: Sequence[str], othe
         )
     found = [
         e for e in dataset.read(path)
-        if e.provenance is None and e.annotation.boxes is not None and hashed(e.id) not in trained
+        if e.provenance is None and e.annotation.boxes is not None and hash_id(e.id) not in trained
         and (other_sizes or e.image.shape == image_shape(meta))
     ]  # fmt: skip
     for example in found:
@@ -131,9 +133,9 @@ def _of(
     meta: Mapping[str, Any], path: str | Path, names: Sequence[str], size: tuple[int, int]
 ) -> tuple[list[Boxes], str]:
     """The layouts of a data set at the size of the model's images, and what they are in words."""
-    trained = trained_on(meta, ("denoiser",)) or set()
+    trained = training_ids(meta, ("denoiser",)) or set()
     known = [(e.id, e.annotation.boxes) for e in dataset.read(path) if e.annotation.boxes is not None]
-    ours = [(name, boxes) for name, boxes in known if hashed(name) in trained]
+    ours = [(name, boxes) for name, boxes in known if hash_id(name) in trained]
     found = []
     for name, boxes in ours or known:
         _known(boxes, names, path)
@@ -142,7 +144,7 @@ def _of(
                 f"Layouts have the shape of the model's images, {size[1]} x {size[0]}; '{name}' of {path} has "
                 f"{boxes.size}. Prepare the data with --size {size[1]}x{size[0]}"
             )
-        found.append(boxes if boxes.size == size else layout.resized(boxes, size))
+        found.append(boxes if boxes.size == size else layout.resize(boxes, size))
     if not found:
         raise Error(f"Layouts are taken from images with boxes; {path} has none. Name another: --like DATA")
     which = f"{len(ours)} that the model was trained on" if ours else f"all {len(found)}"
@@ -157,11 +159,11 @@ def _known(boxes: Boxes | None, names: Sequence[str], path: str | Path) -> None:
 def _fits(boxes: Boxes, smallest: Mapping[str, Sequence[float]], names: Sequence[str]) -> bool:
     """Whether a model can be told of a layout and has seen such boxes."""
     try:
-        layouts.check(boxes, smallest, names)
+        layout_summary.check_layout(boxes, smallest, names)
     except Error:
         return False
     return True
 
 
-def _with(wanted: str | None) -> str:
-    return "" if wanted is None else f" and holds a {wanted}"
+def _with(must_hold: str | None) -> str:
+    return "" if must_hold is None else f" and holds a {must_hold}"

@@ -1,6 +1,6 @@
 """A film that a model changed, as Secondary Capture of the same patient and study, in a new series.
 
-Contract. The pixels are those that `film.film` shows, upright and square, with the change; so the file states no millimetres
+Contract. The pixels are those that `film.read_film` shows, upright and square, with the change; so the file states no millimetres
 and no window of the source, but names the image that it was made from. Patient and study are copied from a list, and
 series description and derivation say AI and NOT ACQUIRED.
 """
@@ -17,11 +17,11 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from toolkit.example import Error, Provenance
 from toolkit.formats.dicom import elements, uids
-from toolkit.formats.dicom.derived.source import ACQUIRED_BY, LOSSY, PATIENT, SOURCE_IMAGE, TYPE_2, copy_elements
+from toolkit.formats.dicom.derived.shared import ACQUIRED_BY, LOSSY, PATIENT, SOURCE_IMAGE, TYPE_2, copy_elements
 from toolkit.formats.dicom.files import read_file, refuse
-from toolkit.formats.dicom.writing import coded, mark, short, version, wrap
+from toolkit.formats.dicom.writing import code_item, mark_synthetic, save_dataset, truncate, version
 
-__all__ = ["edited_film"]
+__all__ = ["write_edited_film"]
 
 NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
@@ -35,7 +35,9 @@ TITLE = "AI edited film, NOT ACQUIRED"
 WHAT = "Acquired chest radiograph CHANGED by a model: NOT ACQUIRED as it is, shows no finding of the patient. Research use only."
 
 
-def edited_film(source: str | Path, levels: np.ndarray, text: str, provenance: Provenance, path: str | Path) -> Path:
+def write_edited_film(
+    source: str | Path, levels: np.ndarray, text: str, provenance: Provenance, path: str | Path
+) -> Path:
     """Write a changed film. source: its DICOM file; levels: (H, W) in [0, 1]; text: what the change was to show.
 
     Errors: a source that does not say which image of which study it is.
@@ -48,7 +50,7 @@ def edited_film(source: str | Path, levels: np.ndarray, text: str, provenance: P
         if missing:
             found = f"lacks {', '.join(missing)}"
             raise refuse(source.name, "What is made of a film belongs to its study", found, "Export it again.")
-        return wrap(_built(origin, levels, text, provenance), path)
+        return save_dataset(_built(origin, levels, text, provenance), path)
 
 
 def _built(origin: Dataset, levels: np.ndarray, text: str, provenance: Provenance) -> Dataset:
@@ -58,7 +60,7 @@ def _built(origin: Dataset, levels: np.ndarray, text: str, provenance: Provenanc
             f"A film is (rows, columns) of finite grey levels; found {levels.shape} or others. Look at the edit."
         )
     stored = np.rint(np.clip(levels.astype(np.float64), 0, 1) * highest).astype("<u2")
-    words = (str(origin.SOPInstanceUID), uids.made(provenance), version(), uids.digest(stored))
+    words = (str(origin.SOPInstanceUID), uids.describe_provenance(provenance), version(), uids.digest(stored))
     data = Dataset()
     copy_elements(origin, data, (*TYPE_2, *PATIENT, *LOSSY, "StudyInstanceUID"))
     for keyword in TYPE_2:
@@ -75,7 +77,7 @@ def _built(origin: Dataset, levels: np.ndarray, text: str, provenance: Provenanc
     data.ImageType = ["DERIVED", "SECONDARY"]
     data.PatientOrientation = _upright(origin)
     # In the character set of the source, which need not have the letters of the text.
-    data.ImageComments = short(text.encode("ascii", "replace").decode(), 10240)
+    data.ImageComments = truncate(text.encode("ascii", "replace").decode(), 10240)
     data.SourceImageSequence = [_reference(origin)]
     if elements.text(origin, "Manufacturer"):
         data.ContributingEquipmentSequence = [_machine(origin)]
@@ -84,7 +86,7 @@ def _built(origin: Dataset, levels: np.ndarray, text: str, provenance: Provenanc
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, BITS, BITS - 1, 0
     data.WindowCenter, data.WindowWidth = 2 ** (BITS - 1), 2**BITS
     data.add_new("PixelData", "OW", stored.tobytes())
-    mark(data, provenance, WHAT)
+    mark_synthetic(data, provenance, WHAT)
     return data
 
 
@@ -100,7 +102,7 @@ def _upright(origin: Dataset) -> list[str] | None:
 def _reference(origin: Dataset) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = origin.SOPClassUID, origin.SOPInstanceUID
-    item.PurposeOfReferenceCodeSequence = [coded(SOURCE_IMAGE)]
+    item.PurposeOfReferenceCodeSequence = [code_item(SOURCE_IMAGE)]
     return item
 
 
@@ -110,6 +112,6 @@ def _machine(origin: Dataset) -> Dataset:
     for keyword in ("Manufacturer", "ManufacturerModelName", "SoftwareVersions"):
         if keyword in origin:
             item[keyword] = deepcopy(origin[keyword])
-    item.PurposeOfReferenceCodeSequence = [coded(ACQUIRED_BY)]
+    item.PurposeOfReferenceCodeSequence = [code_item(ACQUIRED_BY)]
     item.ContributionDescription = "Acquired the source image"
     return item

@@ -10,27 +10,18 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import pydicom
-from pydicom import uid
+from pydicom import config, uid
 from pydicom.dataset import Dataset
 
 from toolkit.formats.dicom.files import refuse
 
 __all__ = [
-    "code_string",
-    "identifier",
-    "is_synthetic",
-    "items",
-    "number",
-    "numbers",
-    "orientation",
-    "patient_key",
-    "rescale",
-    "spacing",
-    "text",
-]
+    "code_string", "identifier", "is_synthetic", "items", "number", "numbers", "orientation", "patient_key", "rescale",
+    "spacing", "text",
+]  # fmt: skip
 
 SQUARE = 1e-3
 """By how much direction cosines may miss unit length and right angle: what rounding in a file does is less."""
@@ -51,7 +42,7 @@ def text(data: Dataset, keyword: str) -> str:
 def identifier(data: Dataset, keyword: str) -> uid.UID:
     """An element that is a UID; "" where it is absent or none."""
     words = text(data, keyword)
-    return uid.UID(words if re.fullmatch(r"[0-9.]{1,64}", words) else "", validation_mode=pydicom.config.IGNORE)
+    return uid.UID(words if re.fullmatch(r"[0-9.]{1,64}", words) else "", validation_mode=config.IGNORE)
 
 
 def code_string(data: Dataset, keyword: str) -> str:
@@ -95,11 +86,12 @@ def _values(data: Dataset, keyword: str, name: str) -> list[float]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            value = data.get(keyword)
+            value: Any = data.get(keyword)
         if value is None or value == "":
             return []
         several = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-        return [float(v) for v in (value if several else [value])]
+        values: list[Any] = list(value) if several else [value]
+        return [float(v) for v in values]
     except Exception:  # pydicom's words quote the file
         raise refuse(name, f"{keyword} is a number", "has something else there", "Export it again.") from None
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom import uid
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.tag import BaseTag
@@ -100,7 +101,7 @@ def _inflated(path: Path, meta: FileMetaDataset, pixels: bool, only: Sequence[st
     if not unpacking.eof:
         raise refuse(path.name, "A DICOM file must be whole", "ends inside its deflated part", "Copy it again.")
     stop = None if pixels else lambda tag, vr, length: tag in (PIXEL_DATA, *FLOATS)
-    tags = None if only is None else [BaseTag(pydicom.datadict.tag_for_keyword(k) or 0) for k in only]
+    tags: list[BaseTag | int] | None = None if only is None else [BaseTag(tag_for_keyword(k) or 0) for k in only]
     data = read_dataset(io.BytesIO(unpacked), False, True, stop_when=stop, specific_tags=tags)
     data.set_original_encoding(False, True, data.get("SpecificCharacterSet", "iso8859"))
     data.file_meta = meta

@@ -1,6 +1,6 @@
 """A projection radiograph - CR, DX or Secondary Capture - as a radiologist sees it, with what its file states.
 
-Contract. `film` answers grey levels in [0, 1], bright is dense: modality LUT or rescale, then VOI LUT or window at full
+Contract. `read_film` answers grey levels in [0, 1], bright is dense: modality LUT or rescale, then VOI LUT or window at full
 depth, MONOCHROME1 inverted (PS3.3 C.11.1, C.11.2, C.7.6.3.1.2). Without a window the range is that of the pixels, those
 of padding left out. A film whose PatientOrientation says that it lies mirrored or turned is put upright, and pixels that
 are not square are resampled to squares of the shorter side: a model is to see no shape that the patient has not. What is
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 
 from toolkit.example import Error
 from toolkit.formats.dicom import elements
@@ -26,7 +26,7 @@ from toolkit.formats.dicom.elements import code_string, items, number, numbers, 
 from toolkit.formats.dicom.files import read_file, refuse
 from toolkit.formats.dicom.pixels import stored_pixels
 
-__all__ = ["Film", "film", "presented"]
+__all__ = ["Film", "presentation_levels", "read_film"]
 
 CLASSES = {
     uid.ComputedRadiographyImageStorage,
@@ -80,12 +80,12 @@ class Film:
     notes: tuple[str, ...] = ()
 
 
-def film(path: str | Path) -> Film:
+def read_film(path: str | Path) -> Film:
     """The film of a file. Raises Error for what is no projection radiograph and for what is doubtful."""
     path = Path(path)
     data = read_file(path)
     _refuse_others(data, path.name)
-    levels, notes = presented(data, path.name)
+    levels, notes = presentation_levels(data, path.name)
     levels, turned = _upright(levels, data)
     # Sides before turning: a quarter turn exchanges them.
     high, wide, said = _sides(data, path.name)
@@ -124,7 +124,7 @@ def _refuse_others(data: Dataset, name: str) -> None:
 # -------------------------------------------------------------------------------------------------------- grey levels
 
 
-def presented(data: Dataset, name: str) -> tuple[np.ndarray, list[str]]:
+def presentation_levels(data: Dataset, name: str) -> tuple[np.ndarray, list[str]]:
     """(H, W) float64 in [0, 1], as the file says it is to be shown, and what had to be decided."""
     kind = code_string(data, "PhotometricInterpretation")
     if kind not in KINDS and not kind.startswith("YBR_"):
@@ -277,7 +277,7 @@ def _view(data: Dataset, name: str) -> str:
     descriptions = " ".join(text(data, keyword) for keyword in DESCRIPTIONS)
     position = code_string(data, "ViewPosition")
     codes = _codes(data, "ViewCodeSequence", name)
-    named = {("PA", "AP", "L")[match.lastindex - 1] for match in VIEW_WORDS.finditer(descriptions)}
+    named = {("PA", "AP", "L")[(match.lastindex or 0) - 1] for match in VIEW_WORDS.finditer(descriptions)}
     view = VIEW_POSITIONS.get(position, "") or next((VIEW_CODES[c] for c in codes if c in VIEW_CODES), "")
     if not view and text(data, "PatientOrientation").upper()[:1] in ("A", "P"):
         view = "L"

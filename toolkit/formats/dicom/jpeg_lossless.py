@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class _Frame:
     columns: int = 0
     precision: int = 0
     restart: int = 0
-    tables: dict[int, np.ndarray] | None = None
+    tables: dict[int, np.ndarray] = field(default_factory=dict)
     codes: np.ndarray | None = None
     predictor: int = 0
     shift: int = 0
@@ -65,7 +65,7 @@ def _headers(stream: bytes) -> tuple[_Frame, int]:
     """The frame, and where its data begin (B.2)."""
     if stream[:2] != b"\xff\xd8":
         raise ValueError("no JPEG")
-    frame, at = _Frame(tables={}), 2
+    frame, at = _Frame(), 2
     while at + 4 <= len(stream) and stream[at] == 0xFF:
         marker = stream[at + 1]
         if marker == 0xFF:  # a fill byte

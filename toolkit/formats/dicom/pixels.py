@@ -9,7 +9,7 @@ import numpy as np
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 
 from toolkit.formats.dicom import jpeg_lossless
 from toolkit.formats.dicom.elements import code_string, identifier, numbers

@@ -29,7 +29,7 @@ from toolkit.formats.dicom.files import is_dicom, read_file, refuse
 from toolkit.formats.dicom.pixels import stored_pixels
 from toolkit.formats.folders import Aside
 
-__all__ = ["Found", "Series", "contrast_of", "find", "load", "series"]
+__all__ = ["Series", "SeriesFiles", "contrast_of", "find", "load", "load_all"]
 
 CLASSES = (uid.MRImageStorage, uid.EnhancedMRImageStorage)
 
@@ -48,7 +48,7 @@ _LISTED = (
 
 
 @dataclass(frozen=True)
-class Found:
+class SeriesFiles:
     """A series that `find` met. contrast: see `contrast_of`. group: the patient's key, which is not the ID."""
 
     uid: str
@@ -95,7 +95,7 @@ class _Slice:
     intercept: float
 
 
-def series(root: str | Path, aside: Aside | None = None) -> Iterator[Series]:
+def load_all(root: str | Path, aside: Aside | None = None) -> Iterator[Series]:
     """Every MR series under root, one volume at a time. aside(name, reason) is told what is left out, else an Error is."""
     for found in find(root, aside):
         try:
@@ -106,7 +106,7 @@ def series(root: str | Path, aside: Aside | None = None) -> Iterator[Series]:
             aside(found.uid, str(problem))
 
 
-def find(root: str | Path, aside: Aside | None = None) -> list[Found]:
+def find(root: str | Path, aside: Aside | None = None) -> list[SeriesFiles]:
     """The MR series of a folder, at any depth, or of one file; by patient, study and number.
 
     Files that are no DICOM are passed over. aside(name, reason) is told, once a series, of DICOM that is no acquired MR
@@ -137,8 +137,9 @@ def find(root: str | Path, aside: Aside | None = None) -> list[Found]:
                 "MR made artificially (Synthetic Data YES)" if kind in CLASSES and key else kind.name or "no SOP class"
             )
             others[key or path.name, what] += 1
-    for (name, what), count in others.items() if aside is not None else ():
-        aside(name, f"A series is of acquired MR images; this is {what}, {count} file(s).")
+    for (name, what), count in others.items():
+        if aside is not None:
+            aside(name, f"A series is of acquired MR images; this is {what}, {count} file(s).")
     listed = [(_order(rows[0][1]), key, rows) for key, rows in members.items()]
     return [_found(key, rows) for _, key, rows in sorted(listed, key=lambda row: row[:2])]
 
@@ -148,9 +149,9 @@ def _order(data: Dataset) -> tuple[str, str, int]:
     return elements.patient_key(data), text(data, "StudyInstanceUID"), int(digits[0]) if digits else 0
 
 
-def _found(key: str, rows: Sequence[tuple[Path, Dataset]]) -> Found:
+def _found(key: str, rows: Sequence[tuple[Path, Dataset]]) -> SeriesFiles:
     data = rows[0][1]
-    return Found(
+    return SeriesFiles(
         uid=key,
         paths=tuple(path for path, _ in rows),
         number=code_string(data, "SeriesNumber"),
@@ -160,7 +161,7 @@ def _found(key: str, rows: Sequence[tuple[Path, Dataset]]) -> Found:
     )
 
 
-def load(found: Found) -> Series:
+def load(found: SeriesFiles) -> Series:
     """A series as a volume. Raises Error, with the reason, where its place in the patient is in doubt."""
     name = f"series {found.number or found.uid}"
     frames = [each for path in found.paths for each in _frames(path)]

@@ -26,7 +26,7 @@ from toolkit.data import dataset, labels
 from toolkit.data.labels import Vocabulary
 from toolkit.example import Error, Example
 from toolkit.formats.dicom import uids
-from toolkit.formats.dicom.writing import MAKER, UTF8, coded, mark, short, version, wrap
+from toolkit.formats.dicom.writing import MAKER, UTF8, code_item, mark_synthetic, save_dataset, truncate, version
 
 __all__ = ["KINDS", "digital_xray", "secondary_capture", "write"]
 
@@ -74,7 +74,7 @@ def secondary_capture(example: Example, vocabulary: Vocabulary | None = None) ->
         manufacturer=MAKER,
     )
     if "view" not in known:
-        data.PatientOrientation = None  # type 2C: empty is unknown
+        setattr(data, "PatientOrientation", None)  # noqa: B010 - type 2C: empty is unknown; highdicom annotates a string
     del data.ContentDate, data.ContentTime
     data.BitsStored, data.HighBit = BITS, BITS - 1
     data.ImageType = ["DERIVED", "SECONDARY"]
@@ -105,15 +105,15 @@ def digital_xray(example: Example, vocabulary: Vocabulary | None = None) -> Data
     # Where no view was asked for, a chest film is a frontal one: the element must not be empty here.
     data.PatientOrientation = list(LATERAL if view == "L" else FRONTAL)
     data.ImageLaterality = "U"
-    data.AnatomicRegionSequence = [coded(CHEST)]
+    data.AnatomicRegionSequence = [code_item(CHEST)]
     if view:
-        data.ViewCodeSequence = [coded(VIEWS[view])]
+        data.ViewCodeSequence = [code_item(VIEWS[view])]
         data.ViewCodeSequence[0].ViewModifierCodeSequence = []
     if view in POSITIONS:
         data.ViewPosition = POSITIONS[view]
     if view == "AP Supine":
-        lying = coded(RECUMBENT)
-        lying.PatientOrientationModifierCodeSequence = [coded(SUPINE)]
+        lying = code_item(RECUMBENT)
+        lying.PatientOrientationModifierCodeSequence = [code_item(SUPINE)]
         data.PatientOrientationCodeSequence = [lying]
     data.PositionerType = data.DetectorType = None
     data.ImagerPixelSpacing = [1, 1]
@@ -145,12 +145,12 @@ def write(examples: Iterable[Example], root: str | Path, kind: str = "sc", **des
         raise Error(f"A kind of DICOM film is one of {', '.join(KINDS)}; found '{kind}'. Use one of these.")
     vocabulary = labels.from_json(description["labels"]) if "labels" in description else None
     count = 0
-    with dataset.staged(Path(root) / "dicom") as folder:
+    with dataset.staged_folder(Path(root) / "dicom") as folder:
         for example in examples:
             path = folder / f"{example.id}.dcm"
             if path.parent != folder or path.exists():
                 raise Error(f"A film's id must be unique and safe as a file name; found '{example.id}'. Rename it.")
-            wrap(KINDS[kind](example, vocabulary), path)
+            save_dataset(KINDS[kind](example, vocabulary), path)
             count += 1
         if not count:
             raise Error("A folder of films holds at least one; there was none to write. Generate one or more.")
@@ -187,7 +187,13 @@ def _names(example: Example, levels: np.ndarray, kind: str) -> Callable[[str], s
     """The UIDs of a film: level -> UID. See `uids` for what they depend on."""
     made = example.provenance
     assert made is not None
-    words = (example.id, uids.made(made), uids.conditions(example.annotation), version(), uids.digest(levels))
+    words = (
+        example.id,
+        uids.describe_provenance(made),
+        uids.describe_annotation(example.annotation),
+        version(),
+        uids.digest(levels),
+    )
     return lambda level: uids.uid("film", kind, level, *words)
 
 
@@ -209,5 +215,5 @@ def _describe(data: Dataset, example: Example, known: Mapping[str, str], names: 
     data.BodyPartExamined = "CHEST"
     data.WindowCenter, data.WindowWidth = 2 ** (BITS - 1), 2**BITS
     if example.annotation.text:
-        data.ImageComments = short(example.annotation.text, 10240)
-    mark(data, example.provenance, WHAT)
+        data.ImageComments = truncate(example.annotation.text, 10240)
+    mark_synthetic(data, example.provenance, WHAT)

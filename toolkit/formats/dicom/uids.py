@@ -20,7 +20,7 @@ from pydicom.uid import UID
 
 from toolkit.example import Annotation, Provenance
 
-__all__ = ["conditions", "digest", "made", "uid"]
+__all__ = ["describe_annotation", "describe_provenance", "digest", "uid"]
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:diffgraft:dicom:1")
 
@@ -40,12 +40,12 @@ def digest(*arrays: np.ndarray) -> str:
     return found.hexdigest()
 
 
-def made(provenance: Provenance) -> str:
+def describe_provenance(provenance: Provenance) -> str:
     """Everything that a provenance states, as one word, but the source: its UID names that, a path is one machine's."""
     return _json(dataclasses.asdict(dataclasses.replace(provenance, source=None)))
 
 
-def conditions(annotation: Annotation) -> str:
+def describe_annotation(annotation: Annotation) -> str:
     """What an image was asked to show, as one word: its text and its labels; boxes and masks by their digest."""
     labels = {name: None if math.isnan(value) else float(value) for name, value in annotation.labels.items()}
     boxes = annotation.boxes and [digest(annotation.boxes.corners), *annotation.boxes.names]

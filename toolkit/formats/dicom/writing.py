@@ -21,7 +21,9 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from toolkit.example import Provenance
 from toolkit.formats.dicom import uids
 
-__all__ = ["MAKER", "UTF8", "coded", "derivation", "mark", "short", "software", "version", "wrap"]
+__all__ = [
+    "MAKER", "UTF8", "code_item", "derivation", "equipment", "mark_synthetic", "save_dataset", "truncate", "version",
+]  # fmt: skip
 
 MAKER = "diffgraft"
 UTF8 = "ISO_IR 192"
@@ -40,7 +42,7 @@ def version() -> str:
     return installed(MAKER)
 
 
-def software(made: Provenance) -> dict[str, str]:
+def equipment(made: Provenance) -> dict[str, str]:
     """The equipment, as elements. The hash of a model is what its serial number is to a machine."""
     return {
         "Manufacturer": MAKER,
@@ -60,15 +62,15 @@ def derivation(made: Provenance, what: str) -> str:
         f"seed {seed}",
     ]
     words += [f"{name} {_told(value)}" for name, value in _flat(made.settings) if name not in ("model", "seed")]
-    return short(", ".join(words), 1024)
+    return truncate(", ".join(words), 1024)
 
 
-def mark(data: Dataset, made: Provenance, what: str) -> None:
+def mark_synthetic(data: Dataset, made: Provenance, what: str) -> None:
     """Put into a dataset what says that it was made, by what and how; take out when the program ran."""
     for keyword in CLOCKS:
         if keyword in data:
             delattr(data, keyword)
-    for keyword, value in software(made).items():
+    for keyword, value in equipment(made).items():
         setattr(data, keyword, value)
     data.SyntheticData = "YES"
     data.BurnedInAnnotation = "NO"
@@ -77,10 +79,10 @@ def mark(data: Dataset, made: Provenance, what: str) -> None:
         told = told.encode("ascii", "replace").decode()
     data.DerivationDescription = told
     own = Dataset()
-    for keyword, value in software(made).items():
+    for keyword, value in equipment(made).items():
         setattr(own, keyword, value)
-    own.PurposeOfReferenceCodeSequence = [coded(SYNTHESIZING)]
-    own.ContributionDescription = short(f"{made.procedure}: {what}", 1024)
+    own.PurposeOfReferenceCodeSequence = [code_item(SYNTHESIZING)]
+    own.ContributionDescription = truncate(f"{made.procedure}: {what}", 1024)
     others = list(data.get("ContributingEquipmentSequence") or [])
     for item in others:
         if item.PurposeOfReferenceCodeSequence[0].CodeValue != ACQUISITION and "ContributionDateTime" in item:
@@ -88,20 +90,20 @@ def mark(data: Dataset, made: Provenance, what: str) -> None:
     data.ContributingEquipmentSequence = [*others, own]
 
 
-def coded(code: Code) -> Dataset:
+def code_item(code: Code) -> Dataset:
     """A code as the item of a sequence."""
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
     return item
 
 
-def short(words: str, most: int) -> str:
+def truncate(words: str, most: int) -> str:
     """Words without control characters, cut where an element ends."""
     clean = _CONTROL.sub(" ", words.replace("\r\n", "\n").replace("\r", "\n")).strip()
     return clean if len(clean) <= most else clean[: most - 3].rstrip() + "..."
 
 
-def wrap(data: Dataset, path: Path) -> Path:
+def save_dataset(data: Dataset, path: Path) -> Path:
     """Write a dataset as a file of its own, Explicit VR Little Endian, whole or not at all."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = data.SOPClassUID

@@ -10,26 +10,13 @@ Arrays are (X, Y, Z) on the grid of the file; affines are (4, 4) float64, voxel 
 
 from toolkit.formats.nifti.finding import Scan, find
 from toolkit.formats.nifti.header import TOLERANCE
-from toolkit.formats.nifti.names import CONTRASTS, label_of
-from toolkit.formats.nifti.orientation import display, display_spacing, restore
-from toolkit.formats.nifti.saving import dataset_description, save, sidecar
+from toolkit.formats.nifti.names import CONTRASTS, parse_file_name
+from toolkit.formats.nifti.orientation import display, display_spacing, restore, stored_index
+from toolkit.formats.nifti.saving import save, write_dataset_description, write_sidecar
 from toolkit.formats.nifti.slices import read, write
 from toolkit.formats.nifti.volume import Volume, load
 
 __all__ = [
-    "CONTRASTS",
-    "TOLERANCE",
-    "Scan",
-    "Volume",
-    "dataset_description",
-    "display",
-    "display_spacing",
-    "find",
-    "label_of",
-    "load",
-    "read",
-    "restore",
-    "save",
-    "sidecar",
-    "write",
-]
+    "CONTRASTS", "TOLERANCE", "Scan", "Volume", "display", "display_spacing", "find", "load", "parse_file_name", "read",
+    "restore", "save", "stored_index", "write", "write_dataset_description", "write_sidecar",
+]  # fmt: skip

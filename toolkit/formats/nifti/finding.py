@@ -18,7 +18,7 @@ from toolkit.formats.nifti.names import (
     desc_prefix,
     group_of,
     is_nifti_name,
-    label_of,
+    parse_file_name,
     spell_contrast,
     stem_of,
 )
@@ -53,7 +53,7 @@ def find(root: str | Path, contrast: str | None = None) -> list[Scan]:
     if not root.is_dir():
         raise Error(f"Scans are read from a file or a folder; '{root}' does not exist. Check the path.")
     files = _files(root)
-    named = [(path, *label_of(path)) for path in files]
+    named = [(path, *parse_file_name(path)) for path in files]
     scans = [
         (path, label, shows)
         for path, label, shows in named
@@ -95,14 +95,14 @@ def _files(root: Path, pattern: str = "**/*") -> list[Path]:
 def _single(path: Path, wanted: str | None) -> Scan:
     if not is_nifti_name(path):
         raise Error(f"A NIfTI file ends in .nii or .nii.gz; found '{path}'. Convert it, or give another file.")
-    label, shows = label_of(path)
+    label, shows = parse_file_name(path)
     if shows in ("mask", "brainmask") or OUTPUT.search(path.name):
         raise Error(
             f"A scan is needed; '{path}' is named as a mask or as a result of diffgraft. Give the acquired scan."
         )
     if wanted and shows not in (wanted, "unknown"):
         raise Error(f"A {wanted} scan is needed; '{path}' is named {shows}. Give the {wanted} scan.")
-    beside = [other for other in _files(path.parent, "*") if label_of(other)[1] == "mask"]
+    beside = [other for other in _files(path.parent, "*") if parse_file_name(other)[1] == "mask"]
     contrast = wanted if wanted and shows == "unknown" else shows
     return Scan(path, label, contrast, _mask_of(path, _by_name(beside)), group_of(path, label))
 
@@ -112,7 +112,7 @@ def _keys(path: Path) -> list[Any]:
 
     The second is for derivatives, which often drop entities such as acq- or rec-.
     """
-    label = label_of(path)[0]
+    label = parse_file_name(path)[0]
     own = bids_entities(stem_of(path))
     return [label, (own["sub"], own.get("ses"), own.get("run"), desc_prefix(own.get("desc", "")))] if own else [label]
 
@@ -134,7 +134,7 @@ def _mask_of(scan: Path, masks: dict[Any, list[Path]]) -> Path | None:
         grid = read_grid(scan)
     except Error:
         return None  # `load` will say why, for this scan alone
-    shows = label_of(scan)[1]
+    shows = parse_file_name(scan)[1]
     ranked = []
     for mask in same:
         other = read_grid(mask)

@@ -8,18 +8,9 @@ from pathlib import Path
 from toolkit.example import Error
 
 __all__ = [
-    "CONTRASTS",
-    "OUTPUT",
-    "alphanumeric",
-    "bids_entities",
-    "contrast_of_mask",
-    "desc_prefix",
-    "group_of",
-    "is_nifti_name",
-    "label_of",
-    "spell_contrast",
-    "stem_of",
-]
+    "CONTRASTS", "OUTPUT", "alphanumeric", "bids_entities", "contrast_of_mask", "desc_prefix", "group_of",
+    "is_nifti_name", "parse_file_name", "spell_contrast", "stem_of",
+]  # fmt: skip
 
 # The end of a file name says what the file shows. Left: as it is met in the wild; right: BIDS spelling where there is
 # one. T1gd stays apart from T1w because one patient often has both.
@@ -98,7 +89,7 @@ def bids_entities(stem: str) -> dict[str, str]:
     return {"sub": match["sub"], **dict(pairs), "": match["suffix"] or ""}
 
 
-def label_of(path: str | Path) -> tuple[str, str]:
+def parse_file_name(path: str | Path) -> tuple[str, str]:
     """The label and the contrast that a file name gives.
 
     BIDS: `sub-01_ses-2_acq-3D_FLAIR.nii.gz` -> ("01ses2acq3D", "FLAIR"): every entity is part of the label, so that

@@ -7,7 +7,7 @@ import numpy as np
 from toolkit.example import Error
 from toolkit.formats.nifti.volume import Volume
 
-__all__ = ["axes", "display", "display_spacing", "restore"]
+__all__ = ["axes", "display", "display_spacing", "restore", "stored_index"]
 
 
 def axes(affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, bool, bool], str]:
@@ -61,3 +61,11 @@ def display_spacing(affine: np.ndarray) -> tuple[float, float, float]:
     spacing = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
     slices, rows, cols = (float(spacing[axis]) for axis in axes(affine)[0])
     return slices, rows, cols
+
+
+def stored_index(volume: Volume, displayed: int) -> int:
+    """The index along the third array axis of a displayed axial slice; -1 when that axis is not the axial one."""
+    direction = volume.affine[:3, 2]
+    if np.argmax(np.abs(direction)) != 2:
+        return -1
+    return displayed if direction[2] > 0 else volume.array.shape[2] - 1 - displayed

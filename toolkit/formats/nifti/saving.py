@@ -17,7 +17,7 @@ from toolkit.formats.nifti.header import TOLERANCE
 from toolkit.formats.nifti.names import is_nifti_name, stem_of
 from toolkit.formats.nifti.volume import Volume
 
-__all__ = ["dataset_description", "save", "sidecar"]
+__all__ = ["save", "write_dataset_description", "write_sidecar"]
 
 # dtype and marker of each kind of file. The marker travels inside the header, so that a file that lost its name still
 # says what it is.
@@ -91,13 +91,13 @@ def _json(path: Path, content: dict[str, Any]) -> Path:
     return _replace(path, (text + "\n").encode())
 
 
-def sidecar(path: str | Path, **fields: Any) -> Path:
+def write_sidecar(path: str | Path, **fields: Any) -> Path:
     """Write the .json beside a NIfTI file (or replace it). Raises Error for NaN: what is unknown is null."""
     path = Path(path)
     return _json(path.with_name(stem_of(path) + ".json"), fields)
 
 
-def dataset_description(root: str | Path, version: str, sources: Iterable[str | Path]) -> Path:
+def write_dataset_description(root: str | Path, version: str, sources: Iterable[str | Path]) -> Path:
     """Write dataset_description.json of a BIDS derivative made by this version of diffgraft.
 
     sources: the folders or addresses of the data sets that it was made from.

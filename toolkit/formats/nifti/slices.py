@@ -12,7 +12,7 @@ import numpy as np
 from toolkit.example import Annotation, Error, Example, Geometry, Provenance
 from toolkit.formats.nifti.finding import find
 from toolkit.formats.nifti.header import TOLERANCE
-from toolkit.formats.nifti.names import alphanumeric, bids_entities, label_of, stem_of
+from toolkit.formats.nifti.names import alphanumeric, bids_entities, parse_file_name, stem_of
 from toolkit.formats.nifti.orientation import axes, display, restore
 from toolkit.formats.nifti.saving import save
 from toolkit.formats.nifti.volume import Volume, load
@@ -106,7 +106,7 @@ def _write_volume(root: Path, name: str, made: str, slices: list[Example]) -> No
             f"A volume needs every slice; '{name}' lacks {len(missing)} of {depth}, first {missing[0]}. Add them."
         )
     array = restore(stack, geometry.affine, geometry.shape)
-    like = Volume(array, np.asarray(geometry.affine, float), Path(name), *label_of(Path(name + ".nii.gz")))
+    like = Volume(array, np.asarray(geometry.affine, float), Path(name), *parse_file_name(Path(name + ".nii.gz")))
     base, _, suffix = name.rpartition("_") if "_" in name else (name, "", "")
     if made and (match := re.search(rf"_desc-({made}[A-Za-z0-9]*)", base)):
         made, base = match[1], base.replace(match[0], "")  # it was read from a file of ours, and keeps its name

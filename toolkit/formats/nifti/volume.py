@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit.example import Error
 from toolkit.formats.nifti.header import Grid, open_stream, read_header
-from toolkit.formats.nifti.names import label_of, spell_contrast
+from toolkit.formats.nifti.names import parse_file_name, spell_contrast
 
 __all__ = ["Volume", "load"]
 
@@ -55,7 +55,7 @@ def load(path: str | Path, *, nan: Literal["refuse", "zero"] = "refuse", contras
     path = Path(path)
     if nan not in ("refuse", "zero"):
         raise Error(f"nan is 'refuse' or 'zero'; found {nan!r}. Use one of the two.")
-    label, named = label_of(path)
+    label, named = parse_file_name(path)
     with open_stream(path) as stream:
         grid = read_header(path, stream)
         raw = _voxels(path, stream, grid)

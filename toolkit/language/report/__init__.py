@@ -4,14 +4,14 @@ Rules and word lists, numpy-free and the same everywhere; English. Text of anoth
 A finding is present (1), absent (0) or not said; nothing here guesses.
 """
 
-from toolkit.language.report.compose import phrases
+from toolkit.language.report.compose import compose_text
 from toolkit.language.report.lexicon import FINDINGS
-from toolkit.language.report.negation import Statement, devices, findings, settled, statements
+from toolkit.language.report.negation import Statement, devices, findings, imply_findings, statements
 from toolkit.language.report.patient import age, sex, view
 from toolkit.language.report.scrub import scrub
-from toolkit.language.report.sentences import imaging, sentences
+from toolkit.language.report.sentences import imaging_sentences, sentences
 
 __all__ = [
-    "FINDINGS", "Statement", "age", "devices", "findings", "imaging", "phrases", "scrub", "sentences", "settled", "sex", "statements",
-    "view",
+    "FINDINGS", "Statement", "age", "compose_text", "devices", "findings", "imaging_sentences", "imply_findings",
+    "scrub", "sentences", "sex", "statements", "view",
 ]  # fmt: skip

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from toolkit.language.report.lexicon import FINDINGS, GROUPS, IMPLIES
-from toolkit.language.report.negation import Statement, settled
+from toolkit.language.report.negation import Statement, imply_findings
 
-__all__ = ["phrases"]
+__all__ = ["compose_text"]
 
 OLDEST = 89
 """Above this an age is not spelled."""
@@ -118,7 +118,7 @@ class Chance(Protocol):
     def random(self) -> float: ...
 
 
-def phrases(
+def compose_text(
     view: str, sex: str, age: float, stated: Mapping[str, float], statements: Iterable[Statement], random: Chance
 ) -> str:
     """A prompt, such as "PA view, 65-year-old man. Right pleural effusion, no pneumothorax".
@@ -127,7 +127,7 @@ def phrases(
     that is present is said, what is absent sometimes, and the rest never. statements: where sides, zones and names of devices
     come from. Reading it with `findings`, `view`, `sex` and `age` gives nothing that was not put in.
     """
-    known = settled(stated)
+    known = imply_findings(stated)
     present = [name for name in FINDINGS if known.get(name) == 1.0 and name != "normal"]
     told = [
         name

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["ASSERTIVE", "DOUBTED", "GONE", "MAYBE", "NO", "PAST", "PSEUDO", "STRONG", "TURN", "either"]
+__all__ = ["ASSERTIVE", "DOUBTED", "GONE", "MAYBE", "NO", "PAST", "PSEUDO", "STRONG", "TURN", "alternatives"]
 
 
-def either(*patterns: str) -> str:
+def alternatives(*patterns: str) -> str:
     """One pattern of several."""
     return "|".join(patterns)
 
 
 NOT_SEEN = r"(?:seen|visible|visuali[sz]ed|identified|present|evident|detected|demonstrated|appreciated|found|noted|shown|observed)"
 PSEUDO = re.compile(
-    either(
+    alternatives(
         r"\b(?:no|without)(?: (?:significant|interval|definite|clear|obvious|apparent|other|further|signs? of|evidence of|relevant|major))*"
         r" (?:change|increase|decrease|difference|regression|resolution|improvement|progression|worsening"
         r"|deterioration)s?\b(?: (?:in|of))?",
@@ -25,7 +25,7 @@ PSEUDO = re.compile(
         r"\bno specific features\b",
     )
 )
-NO = either(
+NO = alternatives(
     r"\bno\b(?: (?:\w+ )?(?:evidence|signs?|indication|suggestion|findings?|features?|foc(?:us|i)) (?:of|for"
     r"|to suggest|suggesting|suggestive of))?",
     r"\bwithout\b(?: (?:any )?(?:evidence|signs?) of)?",
@@ -40,7 +40,7 @@ NO = either(
 )
 """What denies that which follows."""
 
-GONE = either(
+GONE = alternatives(
     r"\b(?:is|are|was|were|has|have|had|been)? ?(?:now |completely |fully |entirely )*(?:absent|resolved|disappeared"
     r"|vanished|cleared|removed|withdrawn"
     rf"|ruled out|excluded|no longer {NOT_SEEN}|not (?:\w+ly )?{NOT_SEEN})\b",
@@ -49,7 +49,7 @@ GONE = either(
 )
 """What denies that which stands before."""
 
-MAYBE = either(
+MAYBE = alternatives(
     r"\b(?:possibl[ey]|probabl[ey]|likely|unlikely|presum(?:ed|ably)|perhaps|maybe|may|might|could|if|risk of)\b",
     r"\b(?:suspected|suspicious (?:for|of|areas? of)|suspicion (?:for|of)|suggest\w*(?: of)?|resembl\w+)\b",
     r"\b(?:concern(?:ing)? (?:for|of)|worrisome for|questionable|query|equivocal|indeterminate|borderline|differential\w*)\b",
@@ -61,7 +61,7 @@ MAYBE = either(
 )
 """What makes that which follows uncertain."""
 
-DOUBTED = either(
+DOUBTED = alternatives(
     r"\b(?:cannot|can not|can't|could not|not) (?:be )?(?:\w+ly )?(?:excluded|ruled out|confirmed)\b",
     r"\b(?:is|are|was) (?:\w+ly )?(?:possible|probable|likely|suspected|questioned|questionable|equivocal|doubtful|unlikely)\b",
     r"\b(?:almost|near|nearly) complete (?:resolution|regression|clearing)\b",
@@ -69,7 +69,7 @@ DOUBTED = either(
 )
 """What makes that which stands before uncertain."""
 
-PAST = either(
+PAST = alternatives(
     r"\b(?:(?:past |prior |previous |known )*history of|h/o|status post|s/p|prior and healed|previous(?:ly)?(?: \w+)?)\b",
     r"\bprior\b(?! (?:radiograph|exam|study|film|x-ray))",
     r"\b(?:healed|known|than|(?:compared|comparison) (?:with|to)|treated)\b",
@@ -77,7 +77,7 @@ PAST = either(
 """What puts that which follows into the past, or makes it a comparison or a cause."""
 
 TURN = re.compile(
-    either(
+    alternatives(
         r"\b(?:there (?:is|are|was|were)|show\w*|causing|due to|because|which|that|who|(?<!to )suggest\w*|consistent with|in keeping)\b",
         r"\b(?:compatible with|in line with|indicat\w+|with(?! (?:evidence|signs))|has|have|typical of|representing|confirm\w*)\b",
         r"\b(?:is|are) (?:seen|noted|present)\b|[:.]",

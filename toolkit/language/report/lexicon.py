@@ -9,18 +9,9 @@ from __future__ import annotations
 import re
 
 __all__ = [
-    "CHILDREN",
-    "DEVICES",
-    "FINDINGS",
-    "GROUPS",
-    "IMPLIES",
-    "MENTION",
-    "NORMALS",
-    "PARTS",
-    "TUBES",
-    "mended",
-    "plain",
-]
+    "CHILDREN", "DEVICES", "FINDINGS", "GROUPS", "IMPLIES", "MENTION", "NORMALS", "PARTS", "TUBES", "mend_encoding",
+    "normalise",
+]  # fmt: skip
 
 NOUN = r"(?:opa\w*it\w+|opacif\w+|shadow\w*|infiltrat\w+|haz(?:e|y|iness)|densit(?:y|ies)|change|attenuation|pattern)"
 """What an adjective such as ground-glass stands before. "no ground-glass opacity" does not deny every opacity."""
@@ -221,15 +212,15 @@ _PLAIN = {
 _TABLE = str.maketrans(_PLAIN)
 
 
-def mended(text: str) -> str:
+def mend_encoding(text: str) -> str:
     """A "?" for a lost character, where it is clear which: degrees, micro and quotation marks."""
     text = re.sub(r"(?<=\d) ?\? ?(?=C\b)", " °", text)
     text = re.sub(r"(?<=\d)\?(?=(?:g|l|mol)/)", "µ", text)
     return re.sub(r"(?<![\w?])\?([A-Za-z][\w -]{2,40}\w)\?(?![\w?])", r'"\1"', text)
 
 
-def plain(text: str) -> str:
+def normalise(text: str) -> str:
     """Plain hyphens, quotes and single spaces; "air space" is one word, "39? C" a temperature. Case is kept."""
     text = re.sub(r"[ \t\u00a0\u2000-\u200a\u3000\ufffd]+", " ", text.translate(_TABLE))
-    text = mended(text)
+    text = mend_encoding(text)
     return re.sub(r"\b([Aa]ir)[ -](space)", r"\1\2", text, flags=re.IGNORECASE)

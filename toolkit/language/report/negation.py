@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from toolkit.language.report.cues import ASSERTIVE, DOUBTED, GONE, MAYBE, NO, PAST, PSEUDO, STRONG, TURN, either
+from toolkit.language.report.cues import ASSERTIVE, DOUBTED, GONE, MAYBE, NO, PAST, PSEUDO, STRONG, TURN, alternatives
 from toolkit.language.report.lexicon import CHILDREN, DEVICES, FINDINGS, GROUPS, IMPLIES, MENTION, NORMALS, PARTS
-from toolkit.language.report.sentences import clauses, imaging
+from toolkit.language.report.sentences import clauses, imaging_sentences
 
-__all__ = ["Statement", "devices", "findings", "settled", "statements"]
+__all__ = ["Statement", "devices", "findings", "imply_findings", "statements"]
 
 Side = Literal["left", "right", "bilateral", ""]
 Status = Literal["present", "absent", "uncertain"]
@@ -46,7 +46,7 @@ _RIGHT = r"\b(?:right(?:-sided)?|rul|rml|rll|rt)\b"
 _BOTH = r"\b(?:bilateral\w*|both|bi-?bas(?:al|ilar)|bibasal|either side|throughout the lungs)\b"
 _SIDE = re.compile(f"(?P<bilateral>{_BOTH})|(?P<left>{_LEFT})|(?P<right>{_RIGHT})")
 _BORDER = re.compile(
-    either(
+    alternatives(
         r"(?:,? (?:with|and) )?(?:relative )?(?:sparing|loss of (?:visuali[sz]ation|clarity)|silhouetting|obscuration|obliteration)"
         r" (?:of )?[^,.;]*",
         r"\b(?:left|right) (?:heart|cardiac) (?:border|shadow)",
@@ -65,19 +65,19 @@ _ZONES = {
     "peripheral": r"\bperipher\w+|\bsub-?pleural\b",
     "diffuse": r"\bdiffuse\w*|\bwidespread\b|\bextensive\w*|\bpanlobar\b|\bthroughout\b",
 }
-_PART = re.compile(either(*(f"(?P<{name}>{pattern})" for name, pattern in PARTS.items())))
+_PART = re.compile(alternatives(*(f"(?P<{name}>{pattern})" for name, pattern in PARTS.items())))
 _NOT = re.compile(r"\bnot (?:\w+ly )?(?:enlarged|increased)|\bnot (?:show|reveal|demonstrate)|\babnormal\w*")
 _DEVICE = dict(zip((f"d{i}" for i in range(len(DEVICES))), DEVICES, strict=True))
 
 
 def statements(text: str) -> list[Statement]:
     """What is said of the film, in the order of the text. See `imaging` for what is not of the film."""
-    return [said for sentence in imaging(text) for clause in clauses(sentence) for said in _said(clause)]
+    return [said for sentence in imaging_sentences(text) for clause in clauses(sentence) for said in _said(clause)]
 
 
 def findings(text: str) -> dict[str, float]:
     """Finding -> 1 present, 0 absent. What is uncertain, denied on one side alone, or not mentioned is not in it."""
-    return settled(_sums(statements(text)))
+    return imply_findings(_sums(statements(text)))
 
 
 def devices(text: str) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ def devices(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(s.detail for s in statements(text) if s.detail and s.status == "present"))
 
 
-def settled(stated: Mapping[str, float]) -> dict[str, float]:
+def imply_findings(stated: Mapping[str, float]) -> dict[str, float]:
     """Findings with what follows from them; what is present outweighs what is absent, NaN is left out."""
     known = {name: float(stated[name]) for name in FINDINGS if stated.get(name) in (0.0, 1.0)}
     abnormal = any(value == 1.0 for name, value in known.items() if name not in ("normal", "device"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from toolkit.language.report.lexicon import plain
+from toolkit.language.report.lexicon import normalise
 
 __all__ = ["age", "sex", "view"]
 
@@ -67,7 +67,7 @@ def view(text: str) -> str:
 
     A frontal film without more may be either. Where several are named it is the first.
     """
-    text = plain(text[:100_000]).replace("\n", " ")
+    text = normalise(text[:100_000]).replace("\n", " ")
     text = text.lower().replace(" pa ", " PA ") if text.isupper() and " PA " in f" {text} " else text
     if _BOTH.search(text):
         return ""
@@ -90,7 +90,7 @@ def view(text: str) -> str:
 
 def sex(text: str) -> str:
     """'M', 'F' or ''. The first that is named; relatives do not count."""
-    text = _OTHERS.sub(" ", plain(text[:100_000]))
+    text = _OTHERS.sub(" ", normalise(text[:100_000]))
     low = text.lower()
     firsts = [
         (match.start(), name)
@@ -111,7 +111,7 @@ def sex(text: str) -> str:
 
 def age(text: str) -> float:
     """Years, or NaN where the text states none. "elderly" and "middle-aged" state none; over 89 reads as 90."""
-    low = plain(text[:100_000]).lower()
+    low = normalise(text[:100_000]).lower()
     number = rf"(?P<n>\d{{1,3}}(?:\.\d)?|{_SPELLED})"
     for pattern, years in (
         (rf"\b{number}[- ]?{_YEARS}[- ]?(?:old|of age)\b", 1.0),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from toolkit.language.report.lexicon import mended
+from toolkit.language.report.lexicon import mend_encoding
 
 __all__ = ["scrub"]
 
@@ -68,7 +68,7 @@ def scrub(text: str) -> tuple[str, list[str]]:
             warned.append(
                 f"A text keeps nothing that may identify a patient; {kind} were found and taken out. Check the text."
             )
-    text = mended(text)
+    text = mend_encoding(text)
     if warned:
         text = re.sub(r"\b(?:on|from|by|dated|since)\s+(?=[.,;)]|$)", "", text)
         text = re.sub(r"\(\s*\)", "", text)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from toolkit.language.report.lexicon import DEVICES, MENTION, NORMALS, TUBES, plain
+from toolkit.language.report.lexicon import DEVICES, MENTION, NORMALS, TUBES, normalise
 
-__all__ = ["clauses", "imaging", "sentences"]
+__all__ = ["clauses", "imaging_sentences", "sentences"]
 
 LONGEST = 100_000
 """Characters that are read of a text; the rest of a longer one is ignored."""
@@ -79,7 +79,7 @@ def sentences(text: str) -> list[str]:
     return [sentence for _, sentence in _sections(text)]
 
 
-def imaging(text: str) -> list[str]:
+def imaging_sentences(text: str) -> list[str]:
     """The sentences, or the end of one, that say what is visible on this film.
 
     Left out: heads, history, symptoms, examination, laboratory values, treatment and course, other modalities and what follows
@@ -155,7 +155,7 @@ def _device_only(low: str) -> bool:
 
 def _sections(text: str) -> list[tuple[str, str]]:
     """(head in lower case or "", sentence) in order."""
-    text = plain(text[:LONGEST])
+    text = normalise(text[:LONGEST])
     found: list[tuple[str, str]] = []
     pieces = _HEAD.split(text)
     for head, body in [("", pieces[0]), *zip(pieces[1::2], pieces[2::2], strict=True)]:

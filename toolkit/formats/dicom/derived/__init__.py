@@ -12,7 +12,7 @@ axes of `series.Series.voxels`: column, row, slice.
 Errors: a source without what ties its series to patient and place, a grid other than the source's, numbers not finite.
 """
 
-from toolkit.formats.dicom.derived.images import mr_series
-from toolkit.formats.dicom.derived.multiframe import parametric_map, segmentation
+from toolkit.formats.dicom.derived.images import write_mr_series
+from toolkit.formats.dicom.derived.multiframe import write_parametric_map, write_segmentation
 
-__all__ = ["mr_series", "parametric_map", "segmentation"]
+__all__ = ["write_mr_series", "write_parametric_map", "write_segmentation"]

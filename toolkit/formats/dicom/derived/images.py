@@ -11,33 +11,16 @@ from pydicom.uid import MRImageStorage
 from toolkit.data import dataset
 from toolkit.example import Provenance
 from toolkit.formats.dicom import uids
-from toolkit.formats.dicom.derived.source import (
-    BODY,
-    CONTRAST,
-    DESCRIPTIONS,
-    LOSSY,
-    PATIENT,
-    PLACE,
-    TYPE_2,
-    add_source_equipment,
-    check_grid,
-    copy_elements,
-    decimal_string,
-    number_series,
-    output_uids,
-    reference,
-    slice_elements,
-    values_of,
-    without_warnings,
-)
+from toolkit.formats.dicom.derived import shared
+from toolkit.formats.dicom.derived.shared import decimal_string
 from toolkit.formats.dicom.series import Series
-from toolkit.formats.dicom.writing import mark, wrap
+from toolkit.formats.dicom.writing import mark_synthetic, save_dataset
 
-__all__ = ["mr_series", "quantise"]
+__all__ = ["quantise", "write_mr_series"]
 
 
-@without_warnings
-def mr_series(series: Series, voxels: np.ndarray, provenance: Provenance, place: str | Path) -> list[Path]:
+@shared.without_warnings
+def write_mr_series(series: Series, voxels: np.ndarray, provenance: Provenance, place: str | Path) -> list[Path]:
     """Write a counterfactual as MR images place/counterfactual/0001.dcm ..., in the order of the slices.
 
     voxels: (X, Y, Z) float32 in the units of `series.voxels`. Where the source needs no rescale, neither does this, and
@@ -45,48 +28,47 @@ def mr_series(series: Series, voxels: np.ndarray, provenance: Provenance, place:
     The folder appears whole or not at all.
     """
     place = Path(place) / "counterfactual"
-    check_grid(series, voxels, "counterfactual")
+    shared.check_grid(series, voxels, "counterfactual")
     stored, slope, intercept = quantise(series, np.asarray(voxels, np.float64))
-    names = output_uids(series, provenance, "counterfactual", uids.digest(stored, np.array([slope, intercept])))
+    names = shared.output_uids(series, provenance, "counterfactual", uids.digest(stored, np.array([slope, intercept])))
     low, high = (float(v) for v in np.quantile(series.voxels, (0.0, 0.995)))
     written = []
-    with dataset.staged(place) as folder:
+    with dataset.staged_folder(place) as folder:
         for k, source in enumerate(series.sources):
             data = _mr_image(series, k, source)
             data.SOPInstanceUID = names("instance", source.SOPInstanceUID, str(k))
             data.SeriesInstanceUID = names("series")
             data.InstanceNumber = k + 1
-            number_series(data, series, "counterfactual")
+            shared.number_series(data, series, "counterfactual")
             data.Rows, data.Columns = stored.shape[1], stored.shape[0]
             data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
             data.BitsAllocated, data.BitsStored, data.HighBit = 16, 16, 15
             data.PixelRepresentation = int(stored.dtype.kind == "i")
-            data.RescaleSlope, data.RescaleIntercept, data.RescaleType = (
-                decimal_string(slope),
-                decimal_string(intercept),
-                "US",
-            )
+            data.RescaleSlope, data.RescaleIntercept = decimal_string(slope), decimal_string(intercept)
+            data.RescaleType = "US"
             if "WindowCenter" not in data and high > low:
                 data.WindowCenter, data.WindowWidth = decimal_string((low + high) / 2), decimal_string(high - low)
                 if high - low < 1:
                     data.VOILUTFunction = "LINEAR_EXACT"  # the usual one ends at a width of 1
             data.add_new("PixelData", "OW", stored[:, :, k].T.tobytes())
-            mark(data, provenance, DESCRIPTIONS["counterfactual"])
-            written.append(wrap(data, folder / f"{k + 1:04d}.dcm").name)
+            mark_synthetic(data, provenance, shared.DESCRIPTIONS["counterfactual"])
+            written.append(save_dataset(data, folder / f"{k + 1:04d}.dcm").name)
     return [place / name for name in written]
 
 
 def _mr_image(series: Series, k: int, source: Dataset) -> Dataset:
     """Slice k without numbers, names and pixels: patient, study, place and contrast of its source."""
-    flat, data = slice_elements(series, k, source), Dataset()
-    copy_elements(source, data, (*TYPE_2, *PATIENT, "StudyInstanceUID", "FrameOfReferenceUID"))
-    copy_elements(flat, data, (*PLACE, *CONTRAST, *LOSSY, "WindowCenter", "WindowWidth", "VOILUTFunction"))
-    for keyword in (*TYPE_2, "PositionReferenceIndicator", "PatientPosition"):
+    flat, data = shared.slice_elements(series, k, source), Dataset()
+    shared.copy_elements(source, data, (*shared.TYPE_2, *shared.PATIENT, "StudyInstanceUID", "FrameOfReferenceUID"))
+    shared.copy_elements(
+        flat, data, (*shared.PLACE, *shared.CONTRAST, *shared.LOSSY, "WindowCenter", "WindowWidth", "VOILUTFunction")
+    )
+    for keyword in (*shared.TYPE_2, "PositionReferenceIndicator", "PatientPosition"):
         if keyword not in data:
             setattr(data, keyword, flat.get(keyword) or "")
     data.SOPClassUID, data.Modality = MRImageStorage, "MR"
     data.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
-    data.BodyPartExamined = flat.get("BodyPartExamined") or BODY
+    data.BodyPartExamined = flat.get("BodyPartExamined") or shared.BODY
     if series.frames:
         _classic(flat, data)
     # PS3.3 C.8.3.1: sequence and variant are type 1, and RM and NONE are what may be said of what is not known.
@@ -98,10 +80,10 @@ def _mr_image(series: Series, k: int, source: Dataset) -> Dataset:
     ):  # fmt: skip
         if keyword not in data:
             setattr(data, keyword, None)
-    if "IR" not in values_of(data.ScanningSequence) and "InversionTime" in data:
+    if "IR" not in shared.values_of(data.ScanningSequence) and "InversionTime" in data:
         del data.InversionTime  # type 2C: an inversion recovery has it, and nothing else
-    add_source_equipment(source, data)
-    data.SourceImageSequence = [reference(series, k, source)]
+    shared.add_source_equipment(source, data)
+    data.SourceImageSequence = [shared.reference(series, k, source)]
     return data
 
 
@@ -120,7 +102,8 @@ def _classic(flat: Dataset, data: Dataset) -> None:
         "ImagedNucleus": flat.get("ResonantNucleus"),
     }.items():
         if keyword not in data and value not in (None, ""):
-            setattr(data, keyword, decimal_string(float(values_of(value)[0])) if keyword.endswith("Time") else value)
+            first = shared.values_of(value)[0] if keyword.endswith("Time") else None
+            setattr(data, keyword, value if first is None else decimal_string(float(first)))
     if (moment := flat.get("FrameAcquisitionDateTime") or flat.get("AcquisitionDateTime")) and len(str(moment)) >= 14:
         data.AcquisitionDate, data.AcquisitionTime = (
             str(moment)[:8],
@@ -143,7 +126,7 @@ def quantise(series: Series, voxels: np.ndarray) -> tuple[np.ndarray, float, flo
 def _is_unscaled(series: Series) -> bool:
     """Whether the source's numbers are its stored ones, so that a viewer without rescale shows both alike."""
     for k, source in enumerate(series.sources):
-        flat = slice_elements(series, k, source)
+        flat = shared.slice_elements(series, k, source)
         if (flat.get("RescaleSlope") or 1) != 1 or (flat.get("RescaleIntercept") or 0) != 0:
             return False
     return True

@@ -9,32 +9,14 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
-from pydicom.valuerep import DSfloat
 
 from toolkit.example import Error, Provenance
 from toolkit.formats.dicom import uids
-from toolkit.formats.dicom.derived.source import (
-    BODY,
-    DESCRIPTIONS,
-    LOSSY,
-    NEEDED,
-    NUMBERS,
-    PATIENT,
-    PLACE,
-    TYPE_2,
-    add_source_equipment,
-    check_grid,
-    copy_elements,
-    number_series,
-    output_uids,
-    reference,
-    slice_elements,
-    without_warnings,
-)
+from toolkit.formats.dicom.derived import shared
 from toolkit.formats.dicom.series import Series
-from toolkit.formats.dicom.writing import MAKER, mark, short, software, version, wrap
+from toolkit.formats.dicom.writing import MAKER, equipment, mark_synthetic, save_dataset, truncate, version
 
-__all__ = ["parametric_map", "segmentation"]
+__all__ = ["write_parametric_map", "write_segmentation"]
 
 SPACE = (
     "PositionReferenceIndicator", "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
@@ -49,8 +31,8 @@ NO_UNITS = Code("1", "UCUM", "no units")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 
 
-@without_warnings
-def parametric_map(series: Series, voxels: np.ndarray, provenance: Provenance, place: str | Path) -> Path:
+@shared.without_warnings
+def write_parametric_map(series: Series, voxels: np.ndarray, provenance: Provenance, place: str | Path) -> Path:
     """Write an anomaly map as place/anomaly_map.dcm: float32 as it is, without units, on the grid of the source.
 
     voxels: (X, Y, Z) float32. The window shows 0 to the largest value, or both signs evenly where some are below 0.
@@ -58,13 +40,13 @@ def parametric_map(series: Series, voxels: np.ndarray, provenance: Provenance, p
     from highdicom import VOILUTFunctionValues, VOILUTTransformation
     from highdicom.pm import ParametricMap, RealWorldValueMapping
 
-    check_grid(series, voxels, "map")
+    shared.check_grid(series, voxels, "map")
     frames, sources = _for_highdicom(series, np.asarray(voxels, np.float32))
     low, high = float(frames.min()), float(frames.max())
     most = max(abs(low), abs(high)) or 1.0
     window = VOILUTTransformation(
-        window_center=DSfloat(0.0 if low < 0 else most / 2, auto_format=True),
-        window_width=DSfloat(2 * most if low < 0 else most, auto_format=True),
+        window_center=shared.decimal_string(0.0 if low < 0 else most / 2),
+        window_width=shared.decimal_string(2 * most if low < 0 else most),
         voi_lut_function=VOILUTFunctionValues.LINEAR_EXACT,  # the usual one ends at a width of 1
     )
     mapping = RealWorldValueMapping(
@@ -74,7 +56,7 @@ def parametric_map(series: Series, voxels: np.ndarray, provenance: Provenance, p
         value_range=(low, high),
         quantity_definition=SCORE,
     )
-    names = output_uids(series, provenance, "map", uids.digest(frames))
+    names = shared.output_uids(series, provenance, "map", uids.digest(frames))
     data = _built(
         lambda **common: ParametricMap(
             pixel_array=frames,
@@ -87,11 +69,11 @@ def parametric_map(series: Series, voxels: np.ndarray, provenance: Provenance, p
         series, sources, provenance, names, "map",
     )  # fmt: skip
     data.CodingSchemeIdentificationSequence = [_scheme()]
-    return wrap(data, Path(place) / "anomaly_map.dcm")
+    return save_dataset(data, Path(place) / "anomaly_map.dcm")
 
 
-@without_warnings
-def segmentation(series: Series, mask: np.ndarray, provenance: Provenance, place: str | Path) -> Path:
+@shared.without_warnings
+def write_segmentation(series: Series, mask: np.ndarray, provenance: Provenance, place: str | Path) -> Path:
     """Write a mask as place/anomaly_segmentation.dcm: one segment, "AI suspected anomaly", BINARY.
 
     mask: (X, Y, Z) boolean. Empty slices have no frame, as readers expect. An empty mask is written too, with a frame for
@@ -103,9 +85,9 @@ def segmentation(series: Series, mask: np.ndarray, provenance: Provenance, place
     mask = np.asarray(mask)
     if mask.dtype != bool:
         raise Error(f"A segmentation is made of a boolean mask; found {mask.dtype}. Apply the threshold first.")
-    check_grid(series, mask, "segmentation")
+    shared.check_grid(series, mask, "segmentation")
     frames, sources = _for_highdicom(series, mask)
-    names = output_uids(series, provenance, "segmentation", uids.digest(frames))
+    names = shared.output_uids(series, provenance, "segmentation", uids.digest(frames))
     segment = SegmentDescription(
         segment_number=1,
         segment_label="AI suspected anomaly",
@@ -113,7 +95,7 @@ def segmentation(series: Series, mask: np.ndarray, provenance: Provenance, place
         segmented_property_type=LESION,
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
-            name=short(f"{MAKER} {provenance.procedure}", 64),
+            name=truncate(f"{MAKER} {provenance.procedure}", 64),
             family=ARTIFICIAL_INTELLIGENCE,
             version=version(),
             source=MAKER,
@@ -138,7 +120,7 @@ def segmentation(series: Series, mask: np.ndarray, provenance: Provenance, place
     # What a reader cannot see should not be missed: empty is a finding, not a failure.
     data.ContentDescription = "Suspected anomaly, not confirmed" if found else "No anomaly above the threshold"
     data.SegmentSequence[0].RecommendedDisplayCIELabValue = [34891, 53479, 50166]  # red
-    return wrap(data, Path(place) / "anomaly_segmentation.dcm")
+    return save_dataset(data, Path(place) / "anomaly_segmentation.dcm")
 
 
 def _for_highdicom(series: Series, voxels: np.ndarray) -> tuple[np.ndarray, list[Dataset]]:
@@ -164,9 +146,9 @@ def _for_highdicom(series: Series, voxels: np.ndarray) -> tuple[np.ndarray, list
 
 def _plain(source: Dataset) -> Dataset:
     data = Dataset()
-    copy_elements(source, data, (*NEEDED, *PLACE, *LOSSY, *SPACE))
+    shared.copy_elements(source, data, (*shared.NEEDED, *shared.PLACE, *shared.LOSSY, *SPACE))
     data.file_meta = source.file_meta
-    for keyword in TYPE_2:
+    for keyword in shared.TYPE_2:
         setattr(data, keyword, "")
     return data
 
@@ -176,20 +158,20 @@ def _built(
     kind: str,
 ) -> Dataset:  # fmt: skip
     """A multi-frame object of highdicom with patient, study and marks, and no UID or time that a rerun would not make."""
-    first, made = series.sources[0], software(provenance)
+    first, made = series.sources[0], equipment(provenance)
     date, clock = _moment(first)
     try:
         data = build(
             source_images=sources,
             series_instance_uid=names("series"),
-            series_number=NUMBERS[kind],
+            series_number=shared.NUMBERS[kind],
             sop_instance_uid=names("instance"),
             instance_number=1,
             manufacturer=made["Manufacturer"],
             manufacturer_model_name=made["ManufacturerModelName"],
             software_versions=made["SoftwareVersions"],
             device_serial_number=made["DeviceSerialNumber"],
-            content_description=short(DESCRIPTIONS[kind], 64),
+            content_description=truncate(shared.DESCRIPTIONS[kind], 64),
             content_creator_name="",
             content_date=date,
             content_time=clock,
@@ -200,13 +182,13 @@ def _built(
         raise Error(
             f"A {kind} needs a source that states its geometry as DICOM asks; this does not, {words}. Export it again."
         ) from problem
-    copy_elements(first, data, (*TYPE_2, *PATIENT))
-    number_series(data, series, kind)
-    data.BodyPartExamined = slice_elements(series, 0, first).get("BodyPartExamined") or BODY
-    add_source_equipment(first, data)
-    data.SourceImageSequence = [reference(series, k, source) for k, source in enumerate(series.sources)]
+    shared.copy_elements(first, data, (*shared.TYPE_2, *shared.PATIENT))
+    shared.number_series(data, series, kind)
+    data.BodyPartExamined = shared.slice_elements(series, 0, first).get("BodyPartExamined") or shared.BODY
+    shared.add_source_equipment(first, data)
+    data.SourceImageSequence = [shared.reference(series, k, source) for k, source in enumerate(series.sources)]
     _renamed(data, str(data.DimensionOrganizationSequence[0].DimensionOrganizationUID), names("dimensions"))
-    mark(data, provenance, DESCRIPTIONS[kind])
+    mark_synthetic(data, provenance, shared.DESCRIPTIONS[kind])
     return data
 
 

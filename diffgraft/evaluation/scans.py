@@ -1,0 +1,33 @@
+"""Raw scans with lesion masks, which maps are measured on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from domains import brain_mri
+from toolkit.data import dataset
+from toolkit.example import Error
+from toolkit.formats import nifti
+
+__all__ = ["find_raw_scans", "read_lesions"]
+
+
+def find_raw_scans(data: Path) -> tuple[Path, str]:
+    """The raw scans that a data set was prepared from, or `data` itself, and the contrast to take of them.
+
+    Errors: a data set whose raw scans are not there.
+    """
+    if not (data / "dataset.json").is_file():
+        return data, brain_mri.CONTRAST
+    info = dataset.read_info(data)
+    raw = Path(info.get("raw", ""))
+    if not info.get("raw") or not raw.exists():
+        raise Error(f"Maps are measured on the scans themselves; {data} was prepared from '{raw}', which is not there.")
+    return raw, info.get("options", {}).get("contrast", brain_mri.CONTRAST)
+
+
+def read_lesions(mask: Path, affine: np.ndarray) -> np.ndarray:
+    """A lesion mask (slices, rows, cols) in display order. affine: of its scan."""
+    return nifti.display(nifti.load(mask).array > 0, affine)[0]

@@ -1,0 +1,1 @@
+"""How well objects are found: average precision, whether a layout came true, intervals, and what costs no learning. Numpy."""
