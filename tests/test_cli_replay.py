@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -48,12 +49,11 @@ def same(out: Path, new: Path) -> dict[str, str]:
 
 def test_generate_is_the_same_again(leaves, tmp_path):
     found = same(leaves, tmp_path / "again")
-    assert {name: found[name] for name in ("dataset.json", "report.html")} == {
-        "dataset.json": SAME_APART, "report.html": SAME_APART,
-    }  # fmt: skip
+    assert found["report.html"] == SAME_APART
+    assert found["dataset.json"] in (SAME, SAME_APART)  # it states the seconds, which two runs may share
     assert sum(name.startswith("images/") for name in found) >= 2
     shown = diffgraft("replay", leaves, tmp_path / "third").stdout
-    assert "same apart from times and paths: report.html\n" in shown
+    assert re.search(r"same apart from times and paths: .*report\.html\n", shown)
     assert f"{len(found)} files of generate: " in shown and "the same bytes" in shown and DIFFERENT not in shown
 
 

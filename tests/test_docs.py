@@ -189,7 +189,7 @@ def lay_out(home: Path) -> None:
     """A reader's own files, few of each: `scans/`, `xrays/`, `photos/` and `pictures/`, and the starter models."""
     (home / "models").symlink_to(ROOT / "models")
     for patient in sorted(path for path in (DATA / "mri" / "lgg").iterdir() if path.is_dir())[:6]:
-        for kind in ("FLAIR", "mask"):
+        for kind in ("flair", "mask"):
             for file in patient.glob(f"*_{kind}.nii.gz"):
                 (home / "scans" / patient.name).mkdir(parents=True, exist_ok=True)
                 shutil.copy(file, home / "scans" / patient.name)
@@ -208,10 +208,14 @@ def lay_out(home: Path) -> None:
         table.writerows(chosen)
     for row in chosen:
         shutil.copy(DATA / "cxr" / row["filename"], home / "xrays" / "images")
-    for folder, count in (("JPEGImages", 40), ("Annotations", 40)):
+    boxes = DATA / "boxes" / "bccd" / "Annotations"
+    # Those without a white cell first: a picture is known by its rarest class, and there have to be two.
+    chosen = sorted(boxes.iterdir(), key=lambda file: ("WBC" in file.read_text(encoding="utf-8"), file.name))[:40]
+    for folder in ("JPEGImages", "Annotations"):
         (home / "pictures" / folder).mkdir(parents=True)
-        for file in sorted((DATA / "boxes" / "bccd" / folder).iterdir())[:count]:
-            shutil.copy(file, home / "pictures" / folder)
+    for file in chosen:
+        shutil.copy(file, home / "pictures" / "Annotations")
+        shutil.copy(boxes.parent / "JPEGImages" / f"{file.stem}.jpg", home / "pictures" / "JPEGImages")
 
 
 @real_data

@@ -24,7 +24,9 @@ FILES = {
     "pyproject.toml", "constraints.txt", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "Makefile", "mkdocs.yml",
 }  # fmt: skip
 HIDDEN = {".ci", ".gitignore", ".pre-commit-config.yaml"}
-FOLDERS = {"diffgraft", "domains", "export", "toolkit", "models", "tests", "benchmarks", "docs", "examples"}
+FOLDERS = {
+    "diffgraft", "domains", "export", "toolkit", "models", "tests", "benchmarks", "docs", "examples", "findings",
+}  # fmt: skip
 
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".pt2", ".ckpt", ".bin", ".joblib"}
 BUILD_MACHINE = re.compile(rb"(?<![\w.~-])/(?:work|root|home)/")
