@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo edge test lint ci clean
+.PHONY: help demo edge test lint docs ci clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -24,6 +24,9 @@ test: .venv/.test  ## the fast tests
 lint: .venv/.test  ## format, lint, import contracts, types
 	@status=0; for check in "ruff format --check ." "ruff check ." "lint-imports --no-logo" pyright; do \
 		echo "$$check"; $(BIN)/$$check || status=1; done; exit $$status
+
+docs: .venv/.test  ## the site, from docs/ and the code, into build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
 
 ci:  ## what CI runs: lint, the fast tests, the slow tests
 	@.ci/run
@@ -43,7 +46,7 @@ clean:  ## remove .venv, build products and caches
 .venv/.test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "diffgraft: installing what training and the tests need into .venv (PyTorch and more, some minutes) ..."
 	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
-	@$(PIP) -e '.[edge,train,test]'
+	@$(PIP) -e '.[edge,train,test,docs]'
 	@$(PIP) -e '.[rtx]' || echo "diffgraft: TensorRT-RTX has no wheel for this machine: the tests that build engines are skipped"
 	@touch .venv/.demo $@
 

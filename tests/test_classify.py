@@ -252,8 +252,8 @@ def test_alignment_tells_right_labels_from_wrong_ones(real, tmp_path):
 def test_the_command_line_refuses_in_one_line_and_writes_a_report(real, tmp_path):
     bad = fake(tmp_path / "bad", trained_on=[hash_id(held_out_ids(real)[0])])
     good = fake(tmp_path / "good", trained_on=[])
-    command = [sys.executable, "-m", "diffgraft.cli.main", "evaluate", str(real)]
-    words = ["--task", "classify", "--shots", "2", "--seeds", "1", "--steps", "1", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "diffgraft.cli.main", "evaluate", "classify", str(real)]
+    words = ["--shots", "2", "--seeds", "1", "--steps", "1", "--out", str(tmp_path / "out")]
     refused = subprocess.run([*command, str(bad), *words], capture_output=True, text=True, check=False)
     assert refused.returncode == 1 and refused.stderr.count("\n") == 1 and "held-out" in refused.stderr
     assert not (tmp_path / "out").exists()

@@ -353,10 +353,8 @@ def test_images_with_too_many_boxes_are_tested_on_and_not_trained_on(tmp_path):
 @pytest.mark.slow
 def test_the_command_line_refuses_in_one_line_and_goes_on_where_it_was(real, tmp_path):
     bad = fake(tmp_path / "bad", trained_on=[hash_id(held_out_ids(real)[0])])
-    command = [sys.executable, "-m", "diffgraft.cli.main", "evaluate", str(real)]
+    command = [sys.executable, "-m", "diffgraft.cli.main", "evaluate", "detect", str(real)]
     words = [
-        "--task",
-        "detect",
         "--fold",
         "0",
         "--shots",

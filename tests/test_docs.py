@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from toolkit.models.folder import hash_id, read_meta, training_ids
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 DATA = ROOT.parent / "shared" / "data"
@@ -177,6 +179,7 @@ case "$1 $2" in
 esac
 echo "diffgraft ${words[*]}" >&2
 "%s" -m diffgraft.cli.main "${words[@]}" || { code=$?; [ $code = 3 ] || exit $code; }
+echo "$SECONDS s" >&2
 """
 
 
@@ -193,9 +196,10 @@ def lay_out(home: Path) -> None:
             for file in patient.glob(f"*_{kind}.nii.gz"):
                 (home / "scans" / patient.name).mkdir(parents=True, exist_ok=True)
                 shutil.copy(file, home / "scans" / patient.name)
+    seen = training_ids(read_meta(ROOT / "models" / "plant_disease")) or set()
     for folder in sorted((DATA / "plant" / "images").glob("Coffee___*")):
         (home / "photos" / folder.name).mkdir(parents=True)
-        for file in sorted(folder.iterdir())[:16]:
+        for file in [each for each in sorted(folder.iterdir()) if hash_id(each.stem) not in seen][:12]:
             shutil.copy(file, home / "photos" / folder.name)
     with (DATA / "cxr" / "metadata.csv").open(encoding="utf-8", newline="") as file:
         films = list(csv.DictReader(file))

@@ -257,7 +257,9 @@ def lightness_classifier(made: np.ndarray) -> np.ndarray:
 def test_expansion_makes_the_class_that_was_asked_for():
     wanted = np.arange(40) % 2
     real = np.concatenate([images(0, 30, 1), images(1, 30, 2)])
-    made, kept = dataset_expansion.expand(Run(model(leaves()), label(*wanted), of(UNSTATED, 40), range(40)), wanted, Judges(lightness_classifier, lightness_features, real), Expansion(Walk(guidance=1.0)))  # fmt: skip
+    run = Run(model(leaves()), label(*wanted), of(UNSTATED, 40), range(40))
+    judges = Judges(lightness_classifier, lightness_features, real)
+    made, kept = dataset_expansion.expand(run, wanted, judges, Expansion(Walk(guidance=1.0)))
     assert np.all((lightness(made) > 0.05) == (wanted == RUST))
     assert kept.rates["kept"] > 0.8
     assert sum(kept.rates.values()) == pytest.approx(1)

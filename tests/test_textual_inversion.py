@@ -74,7 +74,7 @@ FEW = {"crop": ("coffee", "tea"), "condition": ("spot", "healthy", "miner")}
 
 
 @pytest.fixture(scope="module")
-def learn(base, tmp_path_factory) -> Path:
+def learned(base, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("learned") / "model"
     learn(base, lights(0, 5, 0.0, "few"), root, FEW, SHORT)
     return root
