@@ -1,4 +1,4 @@
-"""Copies of training images among generated ones: two are put there by hand, and the audit finds them."""
+"""Copies of training images among generated ones: two are put there, and found."""
 
 import dataclasses
 import shutil
@@ -15,14 +15,25 @@ shutil.rmtree(OUT, ignore_errors=True)
 
 # Leaves that a model was trained on, and some that it was not.
 for name, seed in (("train", 1), ("held_out", 2)):
-    diffgraft.prepare("plant_disease", draw_leaves(OUT / f"{name}_photos", 12, seed), OUT / name)
+    diffgraft.prepare(
+        "plant_disease", draw_leaves(OUT / f"{name}_photos", 12, seed), OUT / name
+    )
 
-# What it made: new leaves, and two of the training images, as a model that has learned them by heart makes them.
+# What it made: new leaves, and two of the training images, as a model makes them that
+# has learned them by heart.
 diffgraft.generate("models/plant_disease", OUT / "new", count=10, steps=4)
 made = Provenance("synthetic", model="", procedure="generate")
-copies = [dataclasses.replace(one, id=f"copy{n}", provenance=made) for n, one in enumerate(dataset.read(OUT / "train"))]
+copies = [
+    dataclasses.replace(one, id=f"copy{n}", provenance=made)
+    for n, one in enumerate(dataset.read(OUT / "train"))
+]
 about = dataset.read_info(OUT / "new")
-dataset.write([*dataset.read(OUT / "new"), *copies[:2]], OUT / "made", labels=about["labels"], synthetic=True)
+dataset.write(
+    [*dataset.read(OUT / "new"), *copies[:2]],
+    OUT / "made",
+    labels=about["labels"],
+    synthetic=True,
+)
 
 result = diffgraft.audit(
     OUT / "train",

@@ -1,4 +1,4 @@
-"""Pictures with boxes from one format to another, here YOLO to COCO; the pictures are copied as they are."""
+"""Pictures with boxes from one format to another, here YOLO to COCO."""
 
 import json
 from pathlib import Path

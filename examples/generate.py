@@ -3,11 +3,17 @@
 # --8<-- [start:short]
 import diffgraft
 
-made = diffgraft.generate("models/plant_disease", "examples/out/rust", {"condition": "rust"}, count=4, overwrite=True)
-print(made.count, "leaves in examples/out/rust, seen best in examples/out/rust/report.html")
+made = diffgraft.generate(
+    "models/plant_disease",
+    "examples/out/rust",
+    {"condition": "rust"},
+    count=4,
+    overwrite=True,
+)
+print(made.count, "leaves, seen best in examples/out/rust/report.html")
 # --8<-- [end:short]
 
-# The same with a request, a value that can be kept, changed and compared; and with progress.
+# The same with a request, a value that can be kept and changed; and with progress.
 request = diffgraft.GenerationRequest(
     "models/plant_disease",
     "examples/out/each",
@@ -17,11 +23,13 @@ request = diffgraft.GenerationRequest(
     steps=8,
     overwrite=True,
 )
-made = diffgraft.generate(request, watch=lambda text, done, of: print(f"{text}: {done} of {of}"), tell=print)
+made = diffgraft.generate(
+    request, watch=lambda text, done, of: print(f"{text}: {done} of {of}"), tell=print
+)
 print(made.count, "leaves of five conditions, guidance", made.settings.guidance)
 
 # What cannot be done is an Error of one line: the rule, what was found, the remedy.
 try:
-    diffgraft.generate("models/plant_disease", "examples/out/mould", {"condition": "mould"})
+    diffgraft.generate("models/plant_disease", "out", {"condition": "mould"})
 except diffgraft.Error as problem:
     print("refused:", problem)

@@ -1,11 +1,16 @@
-"""A result made again from the record beside it, and whether the files are the same bytes."""
+"""A result made again from the record beside it, and the files compared."""
 
 import shutil
 
 import diffgraft
 
 diffgraft.generate(
-    "models/plant_disease", "examples/out/first", {"condition": "rust"}, count=2, steps=8, overwrite=True
+    "models/plant_disease",
+    "examples/out/first",
+    {"condition": "rust"},
+    count=2,
+    steps=8,
+    overwrite=True,
 )
 
 shutil.rmtree("examples/out/second", ignore_errors=True)  # a replay writes a new folder

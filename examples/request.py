@@ -1,4 +1,4 @@
-"""A run described in a file: the same request from YAML, from the record of an earlier run, and changed."""
+"""A run described in a file: from YAML, from the record of an earlier run, changed."""
 
 import dataclasses
 from pathlib import Path
@@ -22,9 +22,15 @@ request = build(diffgraft.GenerationRequest, load(path))
 diffgraft.generate(request)
 print("asked for:", request.labels, "seed", request.seed)
 
-# The record beside the result is such a file too. It holds every field, the model's fingerprint and the version.
-again = build(diffgraft.GenerationRequest, load(Path("examples/out/from_yaml/request.json"), "generate"))
-other = dataclasses.replace(again, seed=12, out=Path("examples/out/from_record"), overwrite=True)
+# The record beside the result is such a file too. It holds every field, the model's
+# fingerprint and the version.
+again = build(
+    diffgraft.GenerationRequest,
+    load(Path("examples/out/from_yaml/request.json"), "generate"),
+)
+other = dataclasses.replace(
+    again, seed=12, out=Path("examples/out/from_record"), overwrite=True
+)
 diffgraft.generate(other)
 print("again with seed", other.seed, "in", other.out)
 

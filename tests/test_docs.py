@@ -13,6 +13,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import nibabel
 import pytest
 
 from toolkit.models.folder import hash_id, read_meta, training_ids
@@ -170,10 +171,12 @@ def test_the_pictures_are_small():
 WRAPPER = """\
 #!/bin/bash
 # What the pages say, shortened: trainings and experiments of a few steps, and exit code 3 (some inputs put aside) is fine.
+# A model of so few steps need not pass the gate of an export: the starter model is exported in its place.
 words=("$@")
 case "$1 $2" in
   train*) words+=(--steps 4 --batch 4) ;;
   "evaluate classify"|"evaluate alignment"|"evaluate detect") words+=(--steps 4 --seeds 2) ;;
+  "export mine") cp -r models/brain_mri starter; words[1]=starter ;;
   counterfactual*) words+=(--quality fast) ;;
   "generate mine") words+=(--steps 4); case "$*" in *--layout*) words+=(--no-filter) ;; esac ;;
 esac
@@ -192,10 +195,12 @@ def lay_out(home: Path) -> None:
     """A reader's own files, few of each: `scans/`, `xrays/`, `photos/` and `pictures/`, and the starter models."""
     (home / "models").symlink_to(ROOT / "models")
     for patient in sorted(path for path in (DATA / "mri" / "lgg").iterdir() if path.is_dir())[:6]:
+        (home / "scans" / patient.name).mkdir(parents=True)
         for kind in ("flair", "mask"):
-            for file in patient.glob(f"*_{kind}.nii.gz"):
-                (home / "scans" / patient.name).mkdir(parents=True, exist_ok=True)
-                shutil.copy(file, home / "scans" / patient.name)
+            (file,) = patient.glob(f"*_{kind}.nii.gz")
+            scan = nibabel.load(file)
+            middle = scan.shape[2] // 2
+            nibabel.save(scan.slicer[:, :, middle - 4 : middle + 5], home / "scans" / patient.name / file.name)
     seen = training_ids(read_meta(ROOT / "models" / "plant_disease")) or set()
     for folder in sorted((DATA / "plant" / "images").glob("Coffee___*")):
         (home / "photos" / folder.name).mkdir(parents=True)
@@ -236,7 +241,7 @@ def test_the_walk_of_a_page_runs(page, tmp_path):
     done = subprocess.run(
         ["bash", "-e", "-c", walk_of(page)],
         cwd=home,
-        env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=550,

@@ -58,7 +58,7 @@ def run(name: str, root: Path) -> str:
     done = subprocess.run(
         [sys.executable, f"examples/{name}.py"],
         cwd=root,
-        env=os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error::UserWarning"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error::UserWarning"},
         capture_output=True,
         text=True,
         timeout=500,
@@ -98,4 +98,4 @@ def test_an_example_is_short_and_says_what_it_is():
         if "out" not in path.relative_to(EXAMPLES).parts:
             text = path.read_text(encoding="utf-8")
             assert ast.get_docstring(ast.parse(text)), path
-            assert len(text.splitlines()) <= 90, path
+            assert len(text.splitlines()) <= (60 if path.stem in {*SAYS, *SLOW} else 120), path

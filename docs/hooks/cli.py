@@ -11,17 +11,19 @@ from typing import Any
 
 from typer.main import get_command
 
+from diffgraft.cli import options
+from diffgraft.cli.command import COMMON
 from diffgraft.cli.exits import MEANING
 from diffgraft.cli.main import app
 
-COMMON = "Output"
-"""The panel that ends every help."""
+SHARED = {*COMMON, "help"} - {"open"}
+"""Options of every verb, which stand here once."""
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """mkdocs calls this once a page."""
     if "<!-- cli -->" in markdown:
-        markdown = markdown.replace("<!-- cli -->", "\n".join(reference()))
+        markdown = markdown.replace("<!-- cli -->", "\n".join(reference())).replace("<!-- shared -->", shared())
     return markdown.replace("<!-- exits -->", exits())
 
 
@@ -34,9 +36,17 @@ def exits() -> str:
 def reference() -> Iterator[str]:
     """Every verb, and the verbs of a verb, in the order in which the help lists them."""
     root = get_command(app)
-    context = root.context_class(root, info_name="diffgraft")
-    yield from options(root, context)
-    yield from verbs(root, context, 2)
+    yield from verbs(root, root.context_class(root, info_name="diffgraft"), 2)
+
+
+def shared() -> str:
+    """The options of every verb as a table."""
+    rows = [
+        row(", ".join(option.flags.split()) or f"--{name}", option.help)
+        for name, option in COMMON.items()
+        if name in SHARED
+    ]
+    return "\n".join(["| option | |", "|---|---|", *rows, row("-h, --help", "What the verb takes, with an example.")])
 
 
 def verbs(group: Any, context: Any, level: int) -> Iterator[str]:
@@ -51,7 +61,7 @@ def verbs(group: Any, context: Any, level: int) -> Iterator[str]:
         if hasattr(command, "list_commands"):
             yield from verbs(command, inner, level + 1)
         else:
-            yield from options(command, inner)
+            yield from tables(command, inner)
 
 
 def usage(command: Any, context: Any) -> str:
@@ -59,16 +69,16 @@ def usage(command: Any, context: Any) -> str:
     return " ".join([context.command_path, *command.collect_usage_pieces(context)])
 
 
-def options(command: Any, context: Any) -> Iterator[str]:
-    """What a command takes, a table a panel, those of every verb last."""
+def tables(command: Any, context: Any) -> Iterator[str]:
+    """What a command takes, a table a panel, but the options of every verb."""
     panels: dict[str, list[str]] = {}
     for param in command.get_params(context):
         record = param.get_help_record(context)
-        if record is not None:
+        if record is not None and param.name not in SHARED:
             argument = param.param_type_name == "argument"
-            heading = getattr(param, "rich_help_panel", None) or (COMMON if param.name == "help" else "Options")
+            heading = getattr(param, "rich_help_panel", None) or "Options"
             panels.setdefault("Arguments" if argument else heading, []).append(row(*record))
-    for heading in sorted(panels, key=lambda name: (name == COMMON, name not in ("Arguments", "Options"))):
+    for heading in sorted(panels, key=lambda name: (name == options.OUTPUT, name not in ("Arguments", "Options"))):
         yield f"\n| {heading} | |\n|---|---|\n{chr(10).join(panels[heading])}\n"
 
 
@@ -84,8 +94,10 @@ def examples(epilog: str | None) -> Iterator[str]:
     """The examples that end a help: "Example: command;   what another does: command"."""
     lines = []
     for part in re.split(r";\s{3}", (epilog or "").partition("Example: ")[2]):
-        words, _, command = part.rpartition("diffgraft ")
-        lines += [f"# {words.strip().rstrip(':')}"] if words.strip() else []
+        words, name, command = part.rpartition("diffgraft ")
+        if not name:
+            words, command = command, ""
+        lines += [f"# {' '.join(words.split()).rstrip(':')}"] if words.strip() else []
         lines += [f"diffgraft {' '.join(command.split())}"] if command else []
     if lines:
         yield "```\n" + "\n".join(lines) + "\n```\n"

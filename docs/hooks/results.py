@@ -1,4 +1,7 @@
-"""Names what the verbs return: `<!-- results -->` becomes a list for mkdocstrings, read from the annotations of the verbs."""
+"""Names what mkdocstrings is to show: `<!-- requests -->` becomes the requests, `<!-- results -->` what the verbs return.
+
+The second is read from the annotations of the verbs.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import diffgraft
+from diffgraft import requests
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """mkdocs calls this once a page."""
-    if "<!-- results -->" not in markdown:
-        return markdown
-    return markdown.replace("<!-- results -->", "\n".join(f"::: {place}" for place in dict.fromkeys(results())))
+    if "<!-- results -->" in markdown:
+        places = dict.fromkeys(results())
+        markdown = markdown.replace("<!-- results -->", "\n".join(f"::: {place}" for place in places))
+    if "<!-- requests -->" in markdown:
+        places = [f"::: diffgraft.requests.{name}\n    options: {{members: false}}" for name in requests.__all__]
+        markdown = markdown.replace("<!-- requests -->", "\n".join(places))
+    return markdown
 
 
 def results() -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import griffe
@@ -22,44 +23,55 @@ class Verbs(griffe.Extension):
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """griffe calls this when a package is loaded."""
-        classes: dict[str, griffe.Class] = {}
-        functions: list[griffe.Function] = []
-        _collect(pkg, classes, functions)
-        for one in classes.values():
-            if any(str(decorator.value) == "request" for decorator in one.decorators):
-                one.labels.add("dataclass")
+        members = list(_members(pkg))
+        for one in members:
+            if one.docstring is not None:
+                one.docstring.value = re.sub(r"<(?=\w)", "&lt;", one.docstring.value)  # MODEL/<part> is not HTML
+        requests: dict[str, griffe.Class] = {}
+        for one in members:
+            if isinstance(one, griffe.Class) and _is_dataclass(one):
                 fields = _fields(one)
-                one.set_member("__init__", _init(one, fields))
                 _list(one, [field.name for field in fields])
-            elif any("dataclass" in str(decorator.value) for decorator in one.decorators):
-                _list(one, [field.name for field in _fields(one)])
-        for function in functions:
-            for decorator in function.decorators:
-                name = re.fullmatch(r"verb\((\w+)\)", str(decorator.value))
-                if name and name[1] in classes:
-                    function.parameters = griffe.Parameters(*_fields(classes[name[1]]), *_keywords())
-                    function.decorators = []
-                    function.docstring = _with_link(function.docstring, name[1])
+                if one.path.startswith(PACKAGE):
+                    requests[one.name] = one
+                    one.labels.add("dataclass")
+                    one.set_member("__init__", _init(one, fields))
+        for one in members:
+            if isinstance(one, griffe.Function):
+                for decorator in one.decorators:
+                    name = re.fullmatch(r"verb\((\w+)\)", str(decorator.value))
+                    if name and name[1] in requests:
+                        one.parameters = griffe.Parameters(*_fields(requests[name[1]]), *_keywords())
+                        one.decorators = []
+                        one.docstring = _with_link(one.docstring, name[1])
 
 
-def _collect(module: griffe.Object, classes: dict[str, griffe.Class], functions: list[griffe.Function]) -> None:
-    for member in module.members.values():
-        if isinstance(member, griffe.Class):
-            classes[member.name] = member
-        elif isinstance(member, griffe.Function):
-            functions.append(member)
-        elif isinstance(member, griffe.Module):
-            _collect(member, classes, functions)
+def _members(parent: griffe.Object) -> Iterator[griffe.Object]:
+    """Everything that is defined in a package, itself included."""
+    yield parent
+    for member in parent.members.values():
+        if isinstance(member, griffe.Object):
+            yield from _members(member)
+
+
+def _is_dataclass(one: griffe.Class) -> bool:
+    return any(str(each.value) == "request" or "dataclass" in str(each.value) for each in one.decorators)
 
 
 def _fields(cls: griffe.Class) -> list[griffe.Parameter]:
     """The fields of a request as parameters, with the defaults that it gives them."""
     kind = griffe.ParameterKind.positional_or_keyword
     return [
-        griffe.Parameter(name, annotation=field.annotation, kind=kind, default=_default(field.value))
+        griffe.Parameter(name, annotation=_plain(field.annotation), kind=kind, default=_default(field.value))
         for name, field in cls.members.items()
         if isinstance(field, griffe.Attribute) and field.annotation is not None and "property" not in field.labels
     ]
+
+
+def _plain(annotation: Any) -> Any:
+    """`Annotated[str, ...]` is a str to whoever calls."""
+    found = re.fullmatch(r"Annotated\[(\w+), .*\]", str(annotation))
+    return found[1] if found else annotation
 
 
 def _default(value: Any) -> Any:

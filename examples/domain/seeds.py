@@ -1,6 +1,8 @@
-"""Seeds under a scanner: pictures in one folder a kind. A domain is a module like this one in `domains/`.
+"""Seeds under a scanner: pictures in one folder a kind.
 
-fields  kind (an index, or their number for not stated)
+A domain is a module like this one in `domains/`.
+
+    fields  kind (an index, or their number for not stated)
 """
 
 from __future__ import annotations
@@ -18,18 +20,24 @@ from toolkit.diffusion.model import Field
 from toolkit.example import Annotation, Error, Example
 from toolkit.settings import Augmentation, Network, Training
 
-# What the rest of diffgraft reads of a domain: its words ...
+# What the rest of diffgraft reads of a domain: its words,
 UNITS = ("pictures", "seeds")
 NOTICE = "Research use only."
-LABELS, TARGET = ("kind",), "kind"  # the labels that a model is told, and the one that evaluations tell
-VOCABULARY: dict[str, tuple[str, ...] | Range] = {}  # every data set has its own; a domain with a fixed one has it here
+LABELS = ("kind",)  # that a model is told
+TARGET = "kind"  # that evaluations tell
+VOCABULARY: dict[str, tuple[str, ...] | Range] = {}  # every data set has its own
 
-# ... and how its models are trained: part -> preset -> network and training, in this order.
+# and how its models are trained: part -> preset -> network and training, in this order.
 AUGMENTATION = Augmentation(flip=0.5, flip_rows=0.5, rotate=180.0, border=True)
 PRESETS = {
-    "features": {"small": (Network((8, 16)), Training(steps=400, batch=32, precision="fp32"))},
+    "features": {
+        "small": (Network((8, 16)), Training(steps=400, batch=32, precision="fp32"))
+    },
     "denoiser": {
-        "small": (Network((16, 32), norm_groups=4, attention_head_dim=8), Training(steps=4000, batch=32, drop_each=0.1))
+        "small": (
+            Network((16, 32), norm_groups=4, attention_head_dim=8),
+            Training(steps=4000, batch=32, drop_each=0.1),
+        )
     },
 }
 SIDE = 32
@@ -39,7 +47,9 @@ def vocabulary(root: str | Path, **_: Any) -> Vocabulary:
     """The labels of raw files with their values: the names of the folders."""
     names = tuple(sorted(path.name for path in Path(root).iterdir() if path.is_dir()))
     if not names:
-        raise Error(f"Seeds lie in one folder a kind; '{root}' has none. Name the folder above them.")
+        raise Error(
+            f"Seeds lie in one folder a kind; '{root}' has none. Check the path."
+        )
     return {"kind": names}
 
 
@@ -48,13 +58,16 @@ def read(
     aside: Callable[[str, str], object] | None = None,
     watch: Callable[[int, int], object] = lambda *_: None,
 ) -> Iterator[Example]:
-    """Every picture as an Example, (1, 32, 32) in [-1, 1]. aside(name, reason): of a file that cannot be used."""
+    """Every picture as an Example, (1, 32, 32) in [-1, 1].
+
+    aside(name, reason): told of a file that cannot be used. watch(done, of): progress.
+    """
     names, files = vocabulary(root)["kind"], sorted(Path(root).glob("*/*.png"))
     assert isinstance(names, tuple)
     for number, path in enumerate(files, 1):
         watch(number, len(files))
         try:
-            picture = Image.open(path).convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+            picture = Image.open(path).convert("L").resize((SIDE, SIDE))
         except (UnidentifiedImageError, OSError) as problem:
             reason = f"A picture decodes whole; this file does not: {problem}"
             if aside is None:
@@ -64,9 +77,8 @@ def read(
         image = np.asarray(picture, np.float32)[None] / 127.5 - 1
         known = {"kind": float(names.index(path.parent.name))}
         name = f"{path.parent.name}-{path.stem}"
-        yield Example(
-            name, image, Annotation(labels=known), group=name
-        )  # group: the seed; two of its pictures share one
+        # group: the seed, which two pictures of it would share
+        yield Example(name, image, Annotation(labels=known), group=name)
 
 
 def fields(vocabulary: Vocabulary) -> dict[str, Field]:
@@ -75,9 +87,11 @@ def fields(vocabulary: Vocabulary) -> dict[str, Field]:
 
 
 def condition(
-    annotations: Iterable[Annotation], fields: Mapping[str, Field], vocabulary: Vocabulary | None = None
+    annotations: Iterable[Annotation],
+    fields: Mapping[str, Field],
+    vocabulary: Vocabulary | None = None,
 ) -> dict[str, np.ndarray]:
-    """Their values for some images, one row an annotation; what is not known is null."""
+    """Their values for some images, a row an annotation; what is not known is null."""
     return labels.condition(fields, annotations)
 
 
