@@ -194,7 +194,7 @@ def test_lesion_0_is_a_healthy_head():
 
 
 @pytest.fixture
-def learn(root, tmp_path) -> tuple[Path, Path]:
+def learned(root, tmp_path) -> tuple[Path, Path]:
     """A copy of the model that was trained on half of a data set, and the data set."""
     images = Seeded(5, range(8), SPEC.shape)(0) / 3
     # held-out images that lie close to others of the set, so that not every draw is nearer than they are
