@@ -288,6 +288,21 @@ def guided(folder) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", ["sampler", "step"])
+def test_a_run_in_one_graph_refuses_nan(guided, name, backend):
+    from export.runtime import fused
+
+    pytest.importorskip(backend.replace("onnx", "onnxruntime"))
+    run = fused.open(guided, name, backend=backend, threads=1)
+    x, cond = images(2), conds(2, lesion=0.0)
+    assert np.isfinite(run(x, cond)[0]).all()
+    x[1, 0, 2, 3] = np.nan
+    with pytest.raises(Error, match="input 'image' 1 are NaN"):
+        run(x, cond)
+
+
+@pytest.mark.slow
 def test_a_counterfactual_is_the_methods(guided, reference):
     from scipy import ndimage
 

@@ -17,6 +17,7 @@ from diffgraft.models.defaults import student_plan
 from diffgraft.requests.verb import Watch, counter
 from toolkit.data import labels
 from toolkit.diffusion import editing, guidance, schedule
+from toolkit.diffusion.finite import check_images
 from toolkit.diffusion.model import TEXT, Array, Cond, Field, Model
 from toolkit.diffusion.noise import Draws, Purpose, Seeded
 from toolkit.diffusion.samplers import SAMPLERS
@@ -153,7 +154,7 @@ def sample(
         if levels[-1] > 0:  # a checkpoint may stop above 0, and there its decoder was shown x of unit variance
             x = x / spec.initial_scale(levels[-1])
         images.append(model.asnumpy(model.codec.decode(x)))
-    return np.clip(np.concatenate(images), -1, 1).astype(np.float32)
+    return np.clip(check_images(np.concatenate(images)), -1, 1).astype(np.float32)
 
 
 def rejection_sample(

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.diffusion.finite import check_inputs
 from toolkit.diffusion.model import Cond, Identity, Model, Spec
 from toolkit.example import Error
 from toolkit.language import tokenizer
@@ -28,6 +29,7 @@ __all__ = [
     "Run",
     "assemble",
     "check_graph_file",
+    "checked",
     "onnx_file",
     "onnx_name",
     "open_lazily",
@@ -100,7 +102,7 @@ def assemble(root: str | os.PathLike[str], meta: Mapping[str, Any], run: Callabl
     backend: what the Model calls itself, "onnx:cpu". Errors: a folder without a denoiser, or whose weights are not whole.
     """
     root, parts = Path(root), meta["parts"]
-    weights = fingerprint(root)
+    weights, run = fingerprint(root), checked(run)
     if "denoiser" not in parts:
         train = f"diffgraft train {meta['domain']} DATA {root} --part denoiser"
         raise Error(f"A model has a denoiser, which {root} lacks. Train one: {train}")
@@ -127,6 +129,21 @@ def assemble(root: str | os.PathLike[str], meta: Mapping[str, Any], run: Callabl
         likeness=likeness,
         meta=meta,
     )
+
+
+def checked(open_: Callable[[Any], Run]) -> Callable[[Any], Run]:
+    """What opens a graph, of which the graph refuses numbers that are not finite."""
+
+    def opened(place: Any) -> Run:
+        run = open_(place)
+
+        def call(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            check_inputs(feed)
+            return run(feed)
+
+        return call
+
+    return opened
 
 
 class _Denoiser:

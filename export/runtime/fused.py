@@ -19,6 +19,7 @@ from export.runtime import common, engines
 from export.runtime.engines import Engine
 from export.sampling import plan as plans
 from export.sampling.plan import Plan
+from toolkit.diffusion.finite import check_inputs
 from toolkit.diffusion.model import TEXT, Cond, Spec
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.language import tokenizer
@@ -49,7 +50,7 @@ def open(
     def side(graph: str) -> Run:
         own = graph if (root / f"{graph}.{precision}.onnx").is_file() else ""
         return common.open_lazily(
-            common.onnx_file(root, graph, backend, precision if own else "fp32"), backend, connect
+            common.onnx_file(root, graph, backend, precision if own else "fp32"), backend, common.checked(connect)
         )
 
     whole = beside["form"] != "step"
@@ -92,6 +93,7 @@ class Images:
         if self.empty is not None and guided:
             told = None if null is None else null.get(TEXT)
             feed[f"null_{TEXT}"] = np.repeat(self.empty(), len(samples), 0) if told is None else told
+        check_inputs(feed)
         start = noise(0, Purpose.START)
         if self.loop is None:
             drawn = {"draws": np.stack([noise(step) for step in self.draws])} if self.draws else {}
@@ -122,6 +124,7 @@ class Changes:
 
     def __call__(self, images: np.ndarray, cond: Cond) -> tuple[np.ndarray, np.ndarray | None]:
         feed = _typed(self.spec, cond)
+        check_inputs({"image": images, **feed})
         if self.loop is None or self.up is None:
             found = self.engine({"image": np.ascontiguousarray(images, np.float32), **feed})
             return found["counterfactual"], found["anomaly"]

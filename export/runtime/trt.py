@@ -20,6 +20,7 @@ from export.engines.engine import Batch, digest, engine, fingerprint, gpu, libra
 from export.engines.progress import Watch
 from export.runtime import common, nvidia, ort
 from export.verify import LIMITS, compare, require, verify
+from toolkit.diffusion.finite import check_inputs
 from toolkit.diffusion.model import Model
 from toolkit.example import Error, Note
 from toolkit.models.folder import fingerprint as weights_of
@@ -89,7 +90,13 @@ def stepper(
         return host_loop(_on_cpu(common.onnx_file(root, "step", "onnx")), CARRY)
 
     ladder = {"TensorRT": on_tensorrt, "ONNX Runtime on CUDA": on_cuda, "ONNX Runtime on the CPU": on_cpu}
-    return _first(root, ladder)
+    steps: Stepper = _first(root, ladder)
+
+    def checked(fixed: Mapping[str, np.ndarray], each: Mapping[str, np.ndarray], /) -> dict[str, np.ndarray]:
+        check_inputs({**fixed, **each})
+        return steps(fixed, each)
+
+    return checked
 
 
 def host_loop(run: common.Run, carry: Mapping[str, str]) -> Stepper:

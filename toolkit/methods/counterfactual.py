@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 
 from toolkit.diffusion import editing, guidance, schedule
+from toolkit.diffusion.finite import check_images
 from toolkit.diffusion.model import Array, Cond, Denoise, Denoiser, Model
 from toolkit.diffusion.noise import Seeded
 from toolkit.diffusion.samplers import SAMPLERS, STOCHASTIC
@@ -142,8 +143,10 @@ def _one(
     decode = guidance.with_callback(decoder(model, unstated, wanted, model.asarray(weights), settings), observe)
     noise = Seeded(settings.seed, range(len(images)), images.shape[1:], model.asarray)
     x = model.codec.encode(model.asarray(images))
-    return model.asnumpy(
-        model.codec.decode(editing.counterfactual(SAMPLERS[settings.sampler], encode, decode, x, sigmas, noise))
+    return check_images(
+        model.asnumpy(
+            model.codec.decode(editing.counterfactual(SAMPLERS[settings.sampler], encode, decode, x, sigmas, noise))
+        )
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolkit.diffusion import editing, guidance, schedule
+from toolkit.diffusion.finite import check_images
 from toolkit.diffusion.model import Array, Denoise, Model
 from toolkit.diffusion.noise import Draws, Seeded
 from toolkit.diffusion.samplers import SAMPLERS, Sampler
@@ -113,7 +114,7 @@ def apply(run: Run, edit: Edit, images: np.ndarray | None, strengths: np.ndarray
             x = model.codec.encode(model.asarray(images[rows]))
         found = model.asnumpy(model.codec.decode(edit(denoise, x, levels, noise, rows)))
         made |= dict(zip(rows.tolist(), found, strict=True))
-    return np.clip(np.stack([made[row] for row in range(len(made))]), -1, 1).astype(np.float32)
+    return np.clip(check_images(np.stack([made[row] for row in range(len(made))])), -1, 1).astype(np.float32)
 
 
 def generate(run: Run, settings: Walk) -> np.ndarray:

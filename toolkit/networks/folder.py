@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from toolkit.diffusion.finite import check_inputs
 from toolkit.diffusion.model import OBJECTS, TEXT, Codec, Cond, Identity, Model, Spec
 from toolkit.example import Error
 from toolkit.language import tokenizer
@@ -194,6 +195,8 @@ class _Denoiser:
     @torch.inference_mode()
     def __call__(self, x: Tensor, sigma: float | Tensor, *conds: Cond) -> Any:
         level = _levels(sigma, x)
+        for cond in conds or ({},):
+            check_inputs({"x": x, "sigma": level, **cond})
         if len(conds) < 2:
             return self.module(x, level, **(conds[0] if conds else {}))
         joined = {name: torch.cat([cond[name] for cond in conds]) for name in conds[0]}
@@ -211,16 +214,19 @@ class _Codec:
 
     @torch.inference_mode()
     def encode(self, image: Tensor, /) -> Tensor:
+        check_inputs({"image": image})
         return self.module.encode(image)
 
     @torch.inference_mode()
     def decode(self, latent: Tensor, /) -> Tensor:
+        check_inputs({"latent": latent})
         return self.module.decode(latent)
 
 
 def _features(network: nn.Module):
     @torch.inference_mode()
     def describe(image: Tensor, /) -> Mapping[str, Tensor]:
+        check_inputs({"image": image})
         return network(image)
 
     return describe
@@ -233,6 +239,7 @@ def _text(network: Any, tokens: tokenizer.Tokenizer, device: torch.device):
 
     @torch.inference_mode()
     def likeness(features: Tensor, texts: Sequence[str], /) -> Tensor:
+        check_inputs({"features": features})
         return (network.look(features) * network(torch.from_numpy(tokens(texts)).to(device))[1]).sum(1)
 
     return read, likeness if network.looks is not None else None
@@ -241,6 +248,7 @@ def _text(network: Any, tokens: tokenizer.Tokenizer, device: torch.device):
 def _classifier(network: nn.Module):
     @torch.inference_mode()
     def classify(x: Tensor, sigma: float | Tensor, /) -> Tensor:
+        check_inputs({"x": x, "sigma": _levels(sigma, x)})
         return network(x, _levels(sigma, x))
 
     return classify
@@ -248,6 +256,7 @@ def _classifier(network: nn.Module):
 
 def _gradient(network: nn.Module):
     def gradient(x: Tensor, sigma: float | Tensor, target: Tensor, /) -> Tensor:
+        check_inputs({"x": x, "sigma": _levels(sigma, x), "target": target})
         with torch.enable_grad():
             point = x.detach().clone().requires_grad_(True)
             chosen = (network(point, _levels(sigma, x)) * target).sum()
