@@ -48,6 +48,7 @@ clean:  ## remove .venv, build products and caches
 	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	@$(PIP) -e '.[edge,train,test,docs]'
 	@$(PIP) -e '.[rtx]' || echo "diffgraft: TensorRT-RTX has no wheel for this machine: the tests that build engines are skipped"
+	@$(PIP) -e '.[readers]' || echo "diffgraft: a reader of others has no wheel for this machine: the tests that ask it are skipped"
 	@touch .venv/.demo $@
 
 $(BIN)/python:

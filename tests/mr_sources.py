@@ -10,6 +10,8 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
+from toolkit.formats.dicom.series import Series, load_all
+
 ROOT = "1.2.826.0.1.3680043.10.543"
 
 
@@ -21,6 +23,7 @@ def affine(
         "axial": ((1, 0, 0), (0, 1, 0)),
         "sagittal": ((0, 1, 0), (0, 0, -1)),
         "coronal": ((1, 0, 0), (0, 0, -1)),
+        "prone": ((1, 0, 0), (0, -1, 0)),
     }[plane]
     row, column = np.array(row, float), np.array(column, float)
     angle = np.radians(tilt)
@@ -30,6 +33,28 @@ def affine(
     found[:3, :3] = np.diag([-1, -1, 1]) @ lps
     found[:3, 3] = (10.5, 12.25, -3)
     return found
+
+
+PLANES = ("axial", "sagittal", "coronal", "prone")
+"""prone: axial with its normal toward the feet, as a patient who lies face down is imaged."""
+
+
+def series(root: Path, plane: str, tilt: float, kind: str, shape: tuple[int, int, int] = (24, 20, 6)) -> Series:
+    """A series of a plane as it is read; kind: classic, or enhanced with frames in any order."""
+    place, array = affine(tilt, plane), voxels(shape=shape)
+    if kind == "classic":
+        classic(root, array, place)
+    else:
+        enhanced(root, array, place, order=np.random.default_rng(1).permutation(shape[2]).tolist())
+    (found,) = load_all(root)
+    return found
+
+
+def scattered(shape: tuple[int, ...]) -> np.ndarray:
+    """A mask with empty slices at both ends and in between."""
+    mask = np.zeros(shape, bool)
+    mask[3:9, 4:8, 1] = mask[12:20, 2:5, 4] = mask[0, 0, 4] = True
+    return mask
 
 
 def voxels(seed: int = 0, shape: tuple[int, int, int] = (24, 20, 6), high: int = 1000) -> np.ndarray:

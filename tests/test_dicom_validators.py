@@ -13,7 +13,6 @@ import json
 import math
 import os
 import re
-import shutil
 import socket
 import subprocess
 import time
@@ -28,6 +27,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from foreign import needs, tool
 from highdicom.pm.sop import pmread
 from pydicom.dataset import Dataset
 
@@ -49,17 +49,8 @@ FEWEST = 40
 """Files of each kind: two hundred together."""
 
 
-def needs(*programs: str) -> Callable[[Any], Any]:
-    absent = [name for name in programs if tool(name) is None]
-    return pytest.mark.skipif(bool(absent), reason=f"not installed: {', '.join(absent)}")
-
-
 PROMPT = {**os.environ, "TCP_NODELAY": "1"}
 """dcmtk waits 0.1 s for each image otherwise."""
-
-
-def tool(name: str) -> str | None:
-    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
 # ------------------------------------------------------------------------------------------------------------- sources

@@ -294,7 +294,7 @@ def test_a_segmentation_lies_on_its_source(kind: str, tmp_path: Path) -> None:
         distance = np.abs(places(found) - place).sum(1)
         assert distance.min() < 1e-5
         back[:, :, distance.argmin()] = frame.T > 0
-    assert np.array_equal(back, mask) and len(frames) == 4
+    assert np.array_equal(back, mask) and len(frames) == 6
 
 
 def test_what_was_derived_is_not_read_as_acquired(tmp_path: Path) -> None:

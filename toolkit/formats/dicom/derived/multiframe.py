@@ -13,6 +13,7 @@ from pydicom.sr.coding import Code
 from toolkit.example import Error, Provenance
 from toolkit.formats.dicom import uids
 from toolkit.formats.dicom.derived import shared
+from toolkit.formats.dicom.derived.frames import LAYOUT, name_segment, share_anatomy, sort_frames
 from toolkit.formats.dicom.series import Series
 from toolkit.formats.dicom.writing import MAKER, equipment, mark_synthetic, save_dataset, truncate, version
 
@@ -56,7 +57,7 @@ def write_parametric_map(series: Series, voxels: np.ndarray, provenance: Provena
         value_range=(low, high),
         quantity_definition=SCORE,
     )
-    names = shared.output_uids(series, provenance, "map", uids.digest(frames))
+    names = shared.output_uids(series, provenance, "map", f"{uids.digest(frames)} {LAYOUT}")
     data = _built(
         lambda **common: ParametricMap(
             pixel_array=frames,
@@ -76,8 +77,9 @@ def write_parametric_map(series: Series, voxels: np.ndarray, provenance: Provena
 def write_segmentation(series: Series, mask: np.ndarray, provenance: Provenance, place: str | Path) -> Path:
     """Write a mask as place/anomaly_segmentation.dcm: one segment, "AI suspected anomaly", BINARY.
 
-    mask: (X, Y, Z) boolean. Empty slices have no frame, as readers expect. An empty mask is written too, with a frame for
-    every slice and a description that says so: "nothing was found" is a result, and no file would read as no answer.
+    mask: (X, Y, Z) boolean. Every slice has a frame, because dcm2niix stacks the frames that there are and takes no gap
+    into account. An empty mask is written too, with a description that says so: "nothing was found" is a result, and no
+    file would read as no answer.
     """
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
@@ -87,7 +89,7 @@ def write_segmentation(series: Series, mask: np.ndarray, provenance: Provenance,
         raise Error(f"A segmentation is made of a boolean mask; found {mask.dtype}. Apply the threshold first.")
     shared.check_grid(series, mask, "segmentation")
     frames, sources = _for_highdicom(series, mask)
-    names = shared.output_uids(series, provenance, "segmentation", uids.digest(frames))
+    names = shared.output_uids(series, provenance, "segmentation", f"{uids.digest(frames)} {LAYOUT}")
     segment = SegmentDescription(
         segment_number=1,
         segment_label="AI suspected anomaly",
@@ -111,11 +113,12 @@ def write_segmentation(series: Series, mask: np.ndarray, provenance: Provenance,
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=[segment],
             content_label="ANOMALY",
-            omit_empty_frames=found,
+            omit_empty_frames=False,
             **common,
         ),
         series, sources, provenance, names, "segmentation",
     )  # fmt: skip
+    name_segment(data)
     data.SegmentSequence[0].SegmentDescription = "Suspected by a model, not confirmed"
     # What a reader cannot see should not be missed: empty is a finding, not a failure.
     data.ContentDescription = "Suspected anomaly, not confirmed" if found else "No anomaly above the threshold"
@@ -185,6 +188,8 @@ def _built(
     shared.copy_elements(first, data, (*shared.TYPE_2, *shared.PATIENT))
     shared.number_series(data, series, kind)
     data.BodyPartExamined = shared.slice_elements(series, 0, first).get("BodyPartExamined") or shared.BODY
+    sort_frames(data)
+    share_anatomy(data, str(data.BodyPartExamined))
     shared.add_source_equipment(first, data)
     data.SourceImageSequence = [shared.reference(series, k, source) for k, source in enumerate(series.sources)]
     _renamed(data, str(data.DimensionOrganizationSequence[0].DimensionOrganizationUID), names("dimensions"))
