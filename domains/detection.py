@@ -19,10 +19,11 @@ import numpy as np
 from PIL import Image
 
 from toolkit.data import labels
+from toolkit.data.file_names import printable
 from toolkit.data.labels import Range, Vocabulary
 from toolkit.diffusion.model import Field
 from toolkit.example import Annotation, Boxes, Error, Example
-from toolkit.formats import boxed, coco
+from toolkit.formats import boxed, coco, folders
 from toolkit.formats.folders import Aside, skip_or_raise
 from toolkit.formats.photograph import padded_place, parse_size, read_photograph, resize_and_pad
 from toolkit.objects import boxes as layout
@@ -200,7 +201,7 @@ def write(found: Iterable[Example], root: str | Path, vocabulary: Vocabulary, **
 def read_image(path: Path, size: tuple[int, int] = SIZE) -> Example:
     """A single picture without boxes, fitted into (rows, cols)."""
     image, mark = read_photograph(path, size)
-    return Example(path.stem, image, group=path.stem, provenance=mark)
+    return Example(folders.unique_ids([path.name])[0], image, group=printable(path.stem), provenance=mark)
 
 
 # ------------------------------------------------------------------------------------------------------------- boxes

@@ -19,6 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from toolkit.data import dataset, labels
+from toolkit.data.file_names import printable
 from toolkit.data.labels import Range, Vocabulary
 from toolkit.diffusion.model import Field
 from toolkit.example import Annotation, Error, Example
@@ -169,7 +170,7 @@ def write(examples: Iterable[Example], root: str | Path, vocabulary: Vocabulary,
 def read_image(path: Path, size: tuple[int, int] = SIZE) -> Example:
     """A single photograph without labels, fitted into (rows, cols)."""
     image, mark = read_photograph(path, size)
-    return Example(folders.safe_name(path.stem) or "leaf", image, group=path.stem, provenance=mark)
+    return Example(folders.unique_ids([path.name])[0], image, group=printable(path.stem), provenance=mark)
 
 
 def foreground(image: np.ndarray) -> np.ndarray:

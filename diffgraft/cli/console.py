@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from diffgraft.cli.exits import MEANING, Exit
 from diffgraft.requests.verb import Verb
+from toolkit.data.file_names import printable
 
 __all__ = ["Answer", "Console", "as_object", "need", "one_line"]
 
@@ -69,12 +70,12 @@ class Console:
     def say(self, text: object) -> None:
         """A line of the result on standard output."""
         if not (self.quiet or self.json):
-            print(text, flush=True)
+            print(printable(str(text)), flush=True)
 
     def warn(self, text: str) -> None:
         """A line that the user should see although the work goes on."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
 
     def quarantined(self, aside: Sequence[tuple[str, str]], folder: Path) -> None:
         """The first inputs that were put aside, with the reason, and where all of them are named."""
@@ -87,7 +88,7 @@ class Console:
 
     def error(self, text: str) -> None:
         """A line about what went wrong, quiet or not."""
-        print(f"diffgraft: {text}", file=sys.stderr, flush=True)
+        print(f"diffgraft: {printable(text)}", file=sys.stderr, flush=True)
 
     def say_next(self, answer: Answer) -> None:
         """What to do next."""
@@ -199,6 +200,7 @@ def as_object(verb: str, code: Exit, **rest: Any) -> str:
     from pydantic_core import to_jsonable_python
 
     content = {"verb": verb, "status": MEANING[code][0], "exit_code": int(code), **rest}
+    # Ahead of `dumps`, which would write half a pair of code units where a name is no UTF-8; strict readers refuse that.
     return json.dumps(_finite(to_jsonable_python(content, inf_nan_mode="constants", fallback=str)), allow_nan=False)
 
 
@@ -220,6 +222,8 @@ def one_line(text: object) -> str:
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, str):
+        return printable(value)
     if isinstance(value, list):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

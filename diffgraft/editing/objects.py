@@ -32,6 +32,7 @@ from diffgraft.generation.sampling import encode_conditions, highest_sigma
 from diffgraft.preparation.quarantine import Aside, quarantine
 from diffgraft.requests.verb import Call
 from toolkit.data import dataset, labels
+from toolkit.data.file_names import printable
 from toolkit.diffusion.model import Model
 from toolkit.example import Annotation, Boxes, Error, Example, Note, Provenance
 from toolkit.formats import boxed
@@ -165,7 +166,7 @@ def _pictures(source: Path, aside: Aside) -> Iterator[Example]:
     else:
         image, marked = read_photograph(source)
         row = _annotated(source)
-        name, group = (*unique_ids([source.name]), source.stem) if row is None else (row.id, row.group)
+        name, group = (*unique_ids([source.name]), printable(source.stem)) if row is None else (row.id, row.group)
         boxes = None if row is None or row.size != image.shape[1:] else row.boxes
         yield Example(name, image, Annotation(boxes=boxes), group, provenance=marked)
 

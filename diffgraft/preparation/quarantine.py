@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from toolkit.data.file_names import printable
+
 __all__ = ["QUARANTINE", "Aside", "quarantine"]
 
 Aside = list[tuple[str, str]]
@@ -18,5 +20,7 @@ QUARANTINE = "quarantine.jsonl"
 def quarantine(folder: Path, aside: Sequence[tuple[str, str]]) -> None:
     """Write which files were put aside, and why, beside the manifest; nothing where none was."""
     if aside:
-        lines = (json.dumps({"source": source, "reason": reason}) + "\n" for source, reason in aside)
+        lines = (
+            json.dumps({"source": printable(source), "reason": printable(reason)}) + "\n" for source, reason in aside
+        )
         (folder / QUARANTINE).write_text("".join(lines), encoding="utf-8")

@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from toolkit.data import xmp
+from toolkit.data.file_names import printable
 from toolkit.example import Annotation, Boxes, Error, Example, Geometry, Provenance
 
 __all__ = ["FOLDS", "fold_of", "read", "read_info", "staged_folder", "write"]
@@ -165,7 +166,8 @@ def _manifest(root: Path) -> list[str]:
 def _line(example: Example, folder: Path, place: Callable[[Example], str] | None) -> dict[str, Any]:
     annotation = example.annotation
     line: dict[str, Any] = {"id": example.id, "file": _save_image(example, folder, place)}
-    line |= {"group": example.group, "fold": fold_of(example.group)}
+    group = printable(example.group)
+    line |= {"group": group, "fold": fold_of(group)}
     line["labels"] = {k: None if np.isnan(v) else float(v) for k, v in annotation.labels.items()}
     if annotation.text is not None:
         line["text"] = annotation.text

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from toolkit.data.file_names import find_file, printable, same_letters
 from toolkit.example import Boxes, Error, Note, Provenance
 from toolkit.formats import folders
 from toolkit.formats.box_checks import StatedBox, apply_orientation, check_boxes
@@ -124,7 +125,7 @@ def locate_picture(root: Path, bases: Iterable[Path], given: object) -> str:
     if not name or folders.OUTSIDE.match(name) or "\0" in name:
         raise Error(f"An annotation names a picture below its own folder; found {given!r:.200}.")
     try:
-        path = next((path for base in bases if (path := base / name).is_file()), None)
+        path = next((path for base in bases if (path := find_file(base, name)) is not None), None)
     except OSError as problem:  # a name that is longer than a file's can be
         raise Error(
             f"An annotation names a picture that exists; '{name:.80}...' cannot: {problem.strerror}."
@@ -215,7 +216,7 @@ def _group(name: str) -> str:
     """What a picture is of, by its name: copies that a tool made of it belong to it, whatever split they lie in."""
     path = PurePosixPath(name)
     parts = [part for part in path.parts[:-1] if not PLACES.fullmatch(part)]
-    return "/".join([*parts, COPIES.sub("", path.stem)])
+    return printable(same_letters("/".join([*parts, COPIES.sub("", path.stem)])))
 
 
 def _note(line: str) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from toolkit.data import transforms
+from toolkit.data.file_names import printable
 from toolkit.example import Error, Provenance
 from toolkit.formats import folders
 from toolkit.formats.dicom.files import is_dicom
@@ -68,7 +69,7 @@ def rows(root: Path, aside: Aside | None) -> list[Row]:
                 aside, name, "A film is a DICOM file or a picture; this file is neither. Leave it out."
             )
             continue
-        stem = folders.safe_name(name.rpartition(".")[0].replace("/", "-") or name) or "film"
+        stem = _ident(name.rpartition(".")[0].replace("/", "-") or name)
         ident, number = stem[:150], 2
         while ident in taken:
             ident, number = f"{stem[:150]}-{number}", number + 1
@@ -79,9 +80,14 @@ def rows(root: Path, aside: Aside | None) -> list[Row]:
     return found
 
 
+def _ident(name: str) -> str:
+    """A name as the id of a sample."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", folders.safe_name(name)).strip("_.-") or "film"
+
+
 def single_row(path: Path) -> Row:
     """A film that stands in no table."""
-    return Row(path.name, path, folders.safe_name(path.stem) or "film", {})
+    return Row(printable(path.name), path, _ident(path.stem), {})
 
 
 def filter_rows(found: Sequence[Row], only: Sequence[str]) -> list[Row]:

@@ -19,7 +19,6 @@ import math
 import os
 import posixpath
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from toolkit.data import dataset, labels, xmp
+from toolkit.data.file_names import find_file, printable, same_letters
 from toolkit.data.labels import Range, Vocabulary
 from toolkit.example import Annotation, Error, Example, Provenance
 from toolkit.formats.photograph import SUFFIXES, read_photograph
@@ -69,7 +69,8 @@ class Row:
     @property
     def group(self) -> str:
         """The column group, else class folder and name of the file: train/A/1.jpg and test/A/1.jpg are one leaf."""
-        return self.words.get("group") or f"{self.folder}/{COPIES.sub('', Path(self.name).stem)}".lstrip("/")
+        named = f"{self.folder}/{COPIES.sub('', Path(self.name).stem)}".lstrip("/")
+        return self.words.get("group") or printable(same_letters(named))
 
 
 def rows(root: str | os.PathLike[str], aside: Aside | None = None, suffixes: Sequence[str] = SUFFIXES) -> list[Row]:
@@ -184,14 +185,14 @@ def class_folder(annotation: Annotation, vocabulary: Vocabulary) -> str:
 
 def safe_name(text: str) -> str:
     """A name as a folder's: letters, digits, _ . and - of any script; other characters become one _."""
-    return re.sub(r"([^\w.-]|_)+", "_", unicodedata.normalize("NFC", text)).strip("_.-")
+    return re.sub(r"([^\w.-]|_)+", "_", same_letters(printable(text))).strip("_.-")
 
 
 def skip_or_raise(aside: Aside | None, name: str, reason: str) -> None:
     """Put a file aside, or raise an Error where nobody is told."""
     if aside is None:
-        raise Error(f"{name}: {reason}")
-    aside(name, reason)
+        raise Error(printable(f"{name}: {reason}"))
+    aside(printable(name), printable(reason))
 
 
 # ----------------------------------------------------------------------------------------------------------- listing
@@ -231,15 +232,16 @@ def _listed(
         words = {k: v.strip() for k, v in line.items() if v and v.strip()}
         given = words.pop("filename", "") or words.pop("file_name", "")
         name = posixpath.normpath(given.replace("\\", "/"))
-        if not (root / name).is_file() and (root / "images" / name).is_file():
-            name = f"images/{name}"
-        path = root / name
         # By its words alone: a link that the owner of the folder made is followed.
-        if not given or OUTSIDE.match(name):
+        outside = not given or OUTSIDE.match(name)
+        met = None if outside else find_file(root, name) or find_file(root, f"images/{name}")
+        path = met or root / name
+        name = name if met is None else met.relative_to(root).as_posix()
+        if outside:
             reason = f"A table names files below its own folder; line {number} has '{given}'."
         elif name in seen:
             reason = f"A table names each file once; line {number} names this one again."
-        elif not path.is_file():
+        elif met is None:
             reason = f"A table names files that exist; line {number} names one that does not."
         elif path.suffix.lower() not in suffixes:
             reason = _no_image(path)
@@ -284,7 +286,7 @@ def _no_image(path: Path) -> str:
 
 
 def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-")[:150] or "image"
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", same_letters(printable(name))).lstrip("._-")[:150] or "image"
 
 
 # ------------------------------------------------------------------------------------------------------------- table

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from toolkit.data.file_names import printable
 from toolkit.example import Error, Provenance
 from toolkit.formats import nifti
 from toolkit.formats.folders import Aside
@@ -44,7 +45,10 @@ def find(root: str | Path, contrast: str, aside: Aside) -> list[Scan]:
     root = Path(root)
     if _is_dicom(root):
         return _series(root, contrast, aside)
-    found = [Scan(s.label, s.path.name, s.label, s.path) for s in nifti.find(root, contrast if root.is_dir() else None)]
+    found = [
+        Scan(s.label, printable(s.path.name), s.label, s.path)
+        for s in nifti.find(root, contrast if root.is_dir() else None)
+    ]
     seen: dict[str, Scan] = {}
     for scan in found:
         if other := seen.get(scan.label):

@@ -25,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from toolkit.data.file_names import find_file
 from toolkit.example import Boxes, Error, Note
 from toolkit.formats import box_claims, boxed, folders
 from toolkit.formats.box_checks import StatedBox, parse_number
@@ -251,7 +252,8 @@ def _label(root: Path, name: str) -> Path | None:
         parts[last] = FOLDER
         tries.insert(0, root.joinpath(*parts).with_suffix(".txt"))
     inside = root.resolve()
-    return next((place for place in tries if place.is_file() and place.resolve().is_relative_to(inside)), None)
+    met = (find_file(place.parent, place.name) for place in tries)
+    return next((place for place in met if place is not None and place.resolve().is_relative_to(inside)), None)
 
 
 def _image_of(root: Path, label: Path) -> bool:
@@ -262,7 +264,8 @@ def _image_of(root: Path, label: Path) -> bool:
         root.joinpath(*parts[:last], "images", *parts[last + 1 :]),
         root.joinpath(*parts[:last], *parts[last + 1 :]),
     )
-    return any(place.with_suffix(s).is_file() for place in places for x in SUFFIXES for s in (x, x.upper()))
+    tries = (place.with_suffix(s) for place in places for x in SUFFIXES for s in (x, x.upper()))
+    return any(find_file(place.parent, place.name) for place in tries)
 
 
 # ------------------------------------------------------------------------------------------------------------- lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from toolkit.data.file_names import printable, same_letters
 from toolkit.example import Error
 
 __all__ = [
@@ -74,7 +75,7 @@ def stem_of(path: Path) -> str:
 
 
 def alphanumeric(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]", "", text)
+    return re.sub(r"[^A-Za-z0-9]", "", same_letters(printable(text)))
 
 
 def spell_contrast(contrast: str) -> str:
