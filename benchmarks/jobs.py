@@ -11,7 +11,7 @@ import numpy as np
 
 from export.sampling import sampler
 from export.sampling.plan import Healing, Plan
-from toolkit.diffusion import schedule
+from toolkit.diffusion import schedule, spacing
 from toolkit.diffusion.model import TEXT
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Error
@@ -38,7 +38,7 @@ def generate(root: Path, place: Path, made: Path, steps: int, batches: list[int]
 
     meta = read_meta(root)
     spec, config = spec_of(meta), scheduler(meta)
-    sigmas = pipeline_folder.sigmas({"scheduler": config, "clock": clock_of_config(config)}, steps)
+    sigmas = pipeline_folder.sigmas({"scheduler": config, "clock": spacing.clock_config(config)}, steps)
     noise = gaussian(spec.shape, SEED, range(max(batches)), Purpose.START, 0)
     prompts = (root / "prompts.txt").read_text(encoding="utf-8").split("\n")
     job = {
@@ -56,10 +56,6 @@ def generate(root: Path, place: Path, made: Path, steps: int, batches: list[int]
     end = scale(sigmas[-1]) if sigmas[-1] > 0 else 1.0
     job["fused"] = _fused(root, place, Plan("euler", (tuple(sigmas),), job["guidance"], "denoiser", scale(start), end))
     return _written(place, job, steps, batches, {"noise": noise, "sigmas": np.array(sigmas)})
-
-
-def clock_of_config(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: config[name] for name in pipeline_folder.CLOCK if name in config}
 
 
 def counterfactual(root: Path, place: Path, made: Path, steps: int, batches: list[int]) -> Path:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel
+
+from toolkit.diffusion.schedule import SIGMA_CAP
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 MERGES = ["e f", "ef f", "u s", "i o", "io n</w>", "us ion</w>", "eff usion</w>", "r i", "l e", "n o", "s t</w>"]
@@ -118,3 +123,18 @@ def write(
     }
     (root / "model_index.json").write_text(json.dumps(whole | (index or {})), encoding="utf-8")
     return root
+
+
+def walked(scheduler: Any, steps: int) -> list[float]:
+    """The sigmas of a diffusers scheduler, capped as ours, without those that repeat one."""
+    scheduler.set_timesteps(steps)
+    if hasattr(scheduler, "sigmas"):
+        found = scheduler.sigmas.tolist()
+    else:
+        times = np.unique(scheduler.timesteps.numpy())[::-1]
+        alphas = scheduler.alphas_cumprod.double()[times.copy()].tolist()
+        final = {"LCMScheduler": 1.0, "TCDScheduler": float(scheduler.alphas_cumprod[0])}.get(type(scheduler).__name__)
+        alphas.append(float(getattr(scheduler, "final_alpha_cumprod", 1.0)) if final is None else final)
+        found = [math.sqrt((1 - a) / a) if a > 0 else math.inf for a in alphas]
+    found = [min(sigma, SIGMA_CAP) for sigma in found]
+    return found[:1] + [low for high, low in itertools.pairwise(found) if low < high * (1 - 1e-6)]

@@ -89,16 +89,27 @@ def _cumulative(betas: Iterable[float]) -> Iterable[float]:
     return accumulate((1 - beta for beta in betas), mul)
 
 
-def _cosine_betas(steps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> list[float]:
-    """Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 17, with their clipping of beta at 0.999."""
-    signal = [math.cos((n / steps + offset) / (1 + offset) * math.pi / 2) ** 2 for n in range(steps + 1)]
-    return [min(1 - after / before, largest) for before, after in pairwise(signal)]
+def _betas(signal: Callable[[float], float], steps: int = 1000, largest: float = 0.999) -> list[float]:
+    """Betas whose cumulative alpha is signal(time) / signal(0), clipped at 0.999 as Nichol & Dhariwal clip theirs."""
+    at = [signal(n / steps) for n in range(steps + 1)]
+    return [min(1 - after / before, largest) for before, after in pairwise(at)]
+
+
+def _cosine(time: float) -> float:
+    """Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 17."""
+    return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
+
+
+def _laplace(time: float) -> float:
+    """Hang et al. 2024, arXiv:2407.03297, with diffusers' constants: a log SNR as Laplace's quantiles are spread."""
+    log = -0.5 * math.copysign(1.0, 0.5 - time) * math.log(1 - 2 * abs(0.5 - time) + 1e-6)
+    return math.sqrt(math.exp(log) / (1 + math.exp(log)))
 
 
 LINEAR = clock(_cumulative(1e-4 + (0.02 - 1e-4) * n / 999 for n in range(1000)))
 """The clock of DDPM (Ho et al. 2020, arXiv:2006.11239, section 4): beta linear from 1e-4 to 0.02, T = 1000."""
 
-COSINE = clock(_cumulative(_cosine_betas()))
+COSINE = clock(_cumulative(_betas(_cosine)))
 """The cosine clock, T = 1000; its last sigma, about 20,000, is capped."""
 
 
@@ -107,7 +118,12 @@ BETAS: dict[str, Callable[[float, float, int], Iterable[float]]] = {
     "scaled_linear": lambda low, high, steps: (
         (low**0.5 + (high**0.5 - low**0.5) * n / (steps - 1)) ** 2 for n in range(steps)
     ),
-    "squaredcos_cap_v2": lambda low, high, steps: _cosine_betas(steps),
+    "squaredcos_cap_v2": lambda low, high, steps: _betas(_cosine, steps),
+    "sigmoid": lambda low, high, steps: (
+        low + (high - low) / (1 + math.exp(6 - 12 * n / (steps - 1))) for n in range(steps)
+    ),
+    "exp": lambda low, high, steps: _betas(lambda time: math.exp(-12 * time), steps),
+    "laplace": lambda low, high, steps: _betas(_laplace, steps),
 }
 """diffusers' names of what beta does between its first and its last value; scaled_linear is Stable Diffusion's."""
 
@@ -125,9 +141,12 @@ def clock_from_config(
     trained_betas: the betas themselves, in place of a schedule. rescale_betas_zero_snr: the root of the cumulative alpha
     is shifted to end at 0 and stretched to begin where it did (Lin et al. 2023, arXiv:2305.08891, algorithm 1).
     """
-    if beta_schedule not in BETAS:
+    if trained_betas is None and beta_schedule not in BETAS:
         raise Error(f"A beta schedule is one of {', '.join(BETAS)}; found '{beta_schedule}'.")
-    alphas = list(_cumulative(trained_betas or BETAS[beta_schedule](beta_start, beta_end, num_train_timesteps)))
+    betas = (
+        trained_betas if trained_betas is not None else BETAS[beta_schedule](beta_start, beta_end, num_train_timesteps)
+    )
+    alphas = list(_cumulative(betas))
     if rescale_betas_zero_snr:
         first, last = math.sqrt(alphas[0]), math.sqrt(alphas[-1])
         alphas = [((math.sqrt(a) - last) * first / (first - last)) ** 2 for a in alphas]

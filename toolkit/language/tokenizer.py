@@ -88,9 +88,12 @@ def open(root: str | os.PathLike[str], length: int, cut: Callable[[str], object]
 
 def from_vocabulary(
     vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], length: int, pad: str = END,
-    cut: Callable[[str], object] | None = _noted,
+    cut: Callable[[str], object] | None = _noted, further: Sequence[str] = (),
 ) -> Tokenizer:  # fmt: skip
-    """CLIP's tokenizer of a known vocabulary. pad: what follows the end; Stable Diffusion 2 has "!" there."""
+    """CLIP's tokenizer of a known vocabulary. pad: what follows the end; Stable Diffusion 2 has "!" there.
+
+    further: tokens that are never a part of a word, such as those of a textual inversion.
+    """
     from tokenizers import models
 
     model = models.BPE(
@@ -100,7 +103,7 @@ def from_vocabulary(
         end_of_word_suffix="</w>",
         continuing_subword_prefix="",
     )
-    return Tokenizer(_ended(_clip(model), pad), length, cut, pad)
+    return Tokenizer(_ended(_clip(model), pad, *further), length, cut, pad)
 
 
 def train(texts: Iterable[str], length: int, words: int) -> Tokenizer:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,24 @@ from typing import Any
 from toolkit.diffusion import schedule, spacing
 from toolkit.diffusion.model import TEXT
 from toolkit.example import Error
+from toolkit.models.weights import find_weights
 
 __all__ = [
-    "CLOCK", "PARAMETERISATION", "is_pipeline", "public_config", "read_config", "read_meta", "sigmas", "weight_variant",
-]  # fmt: skip
+    "PARAMETERISATION",
+    "is_pipeline",
+    "public_config",
+    "read_config",
+    "read_meta",
+    "sigmas",
+    "token_limit",
+]
 
 INDEX = "model_index.json"
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 PARTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "unet": ("diffusers", ("UNet2DConditionModel",)),
     "vae": ("diffusers", ("AutoencoderKL",)),
-    "text_encoder": ("transformers", ("CLIPTextModel",)),
+    "text_encoder": ("transformers", ("CLIPTextModel", "CLIPTextModelWithProjection")),
     "tokenizer": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast")),
     "scheduler": ("diffusers", tuple(spacing.SCHEDULERS)),
 }
@@ -63,14 +69,6 @@ CONDITIONS = (
 PARAMETERISATION = {"epsilon": "epsilon", "v_prediction": "velocity", "sample": "sample"}
 """diffusers' prediction_type -> the name in `toolkit.networks.preconditioning`."""
 
-CLOCK = (
-    "beta_schedule", "beta_start", "beta_end", "num_train_timesteps", "trained_betas", "rescale_betas_zero_snr",
-)  # fmt: skip
-"""What of a scheduler's config is the training clock, the words of `schedule.clock_from_config`."""
-
-BETAS = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 1000}
-"""diffusers' defaults, for a config that leaves one out."""
-
 PRIVATE = ("_name_or_path", "architectures", "torch_dtype", "dtype", "transformers_version", "_diffusers_version")
 """What a config says of where it comes from."""
 
@@ -90,9 +88,11 @@ def read_meta(
     part that is missing or unknown, weights that are no safetensors.
     """
     root = Path(root)
-    _check_index(root)
+    named = _check_index(root)
     unet, vae, clip = (read_config(root, part) for part in ("unet", "vae", "text_encoder"))
-    told, words = read_config(root, "scheduler"), read_config(root, "tokenizer")
+    # The class is the index's: a config keeps the name of the one that it was first written by.
+    told = read_config(root, "scheduler") | {"_class_name": named["scheduler"][1]}
+    clock = spacing.clock_config(told)
     _check_fit(root, unet, vae, clip, told)
     own, factor = vae.get("out_channels", 3), 2 ** (len(vae["block_out_channels"]) - 1)
     channels = own if channels is None else channels
@@ -104,11 +104,8 @@ def read_meta(
     rows, columns = _sides(unet, factor, size, root)
     # StableDiffusionPipeline puts these in whatever the file says.
     told |= {"steps_offset": 1, "clip_sample": False}
-    clock: dict[str, Any] = {
-        key: told.get(key, BETAS.get(key)) for key in CLOCK if told.get(key, BETAS.get(key)) is not None
-    }
     ends = schedule.clock_from_config(**clock).sigmas
-    tokens = min(int(words.get("model_max_length", 77)), clip.get("max_position_embeddings", 77))
+    tokens = token_limit(root, clip)
     field = {"shape": [tokens, clip["hidden_size"]], "dtype": "float32", "null": 0.0}
     return {
         "format": 1,
@@ -152,34 +149,23 @@ def sigmas(told: Mapping[str, Any], steps: int) -> list[float]:
     return spacing.sigmas(told["scheduler"], schedule.clock_from_config(**told["clock"]), steps)
 
 
+def token_limit(root: Path, clip: Mapping[str, Any]) -> int:
+    """How many tokens a prompt has, start and end with it. clip: the config of the text encoder."""
+    stated = read_config(root, "tokenizer") if (root / "tokenizer" / "tokenizer_config.json").is_file() else {}
+    return min(int(stated.get("model_max_length", 77)), clip.get("max_position_embeddings", 77))
+
+
 def read_config(root: Path, part: str) -> dict[str, Any]:
     """The config of one part of a pipeline."""
     names = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
     return _json(root / part / names.get(part, "config.json"))
 
 
-def weight_variant(root: Path, part: str) -> str | None:
-    """Which of several sets of weights a part is opened with: the plain one, or "fp16" or whatever else is the only one.
-
-    Errors: none there that are safetensors.
-    """
-    names = sorted(path.name for path in (root / part).glob("*.safetensors"))
-    kinds = [re.fullmatch(r"[a-z_]+?(?:\.([\w-]+?))?(?:-\d+-of-\d+)?\.safetensors", name) for name in names]
-    found = [kind.group(1) for kind in kinds if kind]
-    if not found:
-        pickled = sorted(p.name for end in ("bin", "ckpt", "pt", "pth") for p in (root / part).glob(f"*.{end}"))
-        there = f"only {', '.join(pickled)}" if pickled else "none"
-        raise Error(
-            f"Weights are read from safetensors files alone; {root / part} has {there}. "
-            "Save the pipeline anew: pipe.save_pretrained(folder, safe_serialization=True)"
-        )
-    return None if None in found else ("fp16" if "fp16" in found else found[0])
-
-
 # ------------------------------------------------------------------------------------------------------------- checks
 
 
-def _check_index(root: Path) -> None:
+def _check_index(root: Path) -> dict[str, Any]:
+    """Part -> its library and class, as model_index.json names them."""
     index = _json(root / INDEX)
     given = {name: part for name, part in index.items() if isinstance(part, list) and part and part[0]}
     strange = [FURTHER[name] for name in given if name in FURTHER]
@@ -187,23 +173,26 @@ def _check_index(root: Path) -> None:
         found = f"{index.get('_class_name')}{' with ' if strange else ''}{', '.join(strange)}"
         raise Error(
             f"A pipeline folder is one of Stable Diffusion 1.x or 2.x, text to image, {' or '.join(PIPELINES)}; {root} is "
-            f"{found}. Take a checkpoint of that kind."
+            f"{found}. Take a checkpoint of Stable Diffusion 1.x or 2.x."
         )
     for name, (library, classes) in PARTS.items():
         if name not in given or not (root / name).is_dir():
             raise Error(f"A pipeline folder has {', '.join(PARTS)}; {root} has no {name}. Copy the whole folder.")
+        if name == "scheduler" and given[name][0] == library:
+            spacing.clock_config({"_class_name": given[name][1]})  # says what another one is
         if given[name][0] != library or given[name][1] not in classes:
             raise Error(
                 f"A pipeline's {name} is {' or '.join(classes)} of {library}, and no code of the folder is run; "
                 f"{root / INDEX} names {given[name][1]} of {given[name][0]}. Take a checkpoint of known parts."
             )
+    return given
 
 
 def _check_fit(
     root: Path, unet: Mapping[str, Any], vae: Mapping[str, Any], clip: Mapping[str, Any], told: Mapping[str, Any]
 ) -> None:
     for part in ("unet", "vae", "text_encoder"):
-        weight_variant(root, part)
+        find_weights(root, part)
     seen, latent = unet.get("in_channels", 4), vae.get("latent_channels", 4)
     if seen != latent or unet.get("out_channels", 4) != latent:
         raise Error(
@@ -224,8 +213,8 @@ def _check_fit(
         )
     if told.get("prediction_type", "epsilon") not in PARAMETERISATION:
         raise Error(
-            f"A U-Net predicts {', '.join(PARAMETERISATION)}; {root} says {told['prediction_type']}. "
-            "Correct prediction_type in scheduler/scheduler_config.json."
+            f"A U-Net predicts {', '.join(PARAMETERISATION)}; {root / 'scheduler' / 'scheduler_config.json'} says "
+            f"{told['prediction_type']}. Take a checkpoint of Stable Diffusion 1.x or 2.x."
         )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 import tempfile
 import warnings
@@ -28,15 +27,16 @@ from toolkit.diffusion import schedule
 from toolkit.diffusion.model import TEXT, Model
 from toolkit.example import Error, Note
 from toolkit.language import tokenizer
-from toolkit.language.tokenizer import Tokenizer
 from toolkit.models import pipeline as pipeline_folder
 from toolkit.models.folder import spec_of
 from toolkit.networks import folder, pretrained
+from toolkit.networks.checkpoints.loading import load_network
+from toolkit.networks.checkpoints.vocabulary import read_tokenizer
 from toolkit.networks.preconditioning import PARAMETERISATIONS, Preconditioned, clock_of_steps
 from toolkit.networks.text import TextEncoder
 from toolkit.settings import Network
 
-__all__ = ["convert", "fingerprint", "make_grey", "open", "parts", "read_tokenizer"]
+__all__ = ["convert", "fingerprint", "make_grey", "open", "parts"]
 
 
 def open(
@@ -57,7 +57,7 @@ def open(
         )
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     modules = {name: module.to(place) for name, module in parts(root, meta).items()}
-    tokens = read_tokenizer(root, meta["parts"][TEXT]["tokens"])
+    tokens = read_tokenizer(root, meta["parts"][TEXT]["tokens"], meta["parts"][TEXT]["words"])
     text, _ = folder._text(modules[TEXT], tokens, place)
     return Model(
         denoiser=folder._Denoiser(modules["denoiser"], spec_of(meta), place),
@@ -81,7 +81,7 @@ def convert(root: Path, out: Path, channels: int | None = None, size: int | None
     if out.exists() and any(out.iterdir()):
         raise Error(f"A pipeline is converted into a folder of its own; {out} is not empty. Take another.")
     meta = pipeline_folder.read_meta(root, channels=channels, size=size)
-    tokens = read_tokenizer(root, meta["parts"][TEXT]["tokens"])
+    tokens = read_tokenizer(root, meta["parts"][TEXT]["tokens"], meta["parts"][TEXT]["words"])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
         fresh = Path(place) / "model"
@@ -109,12 +109,9 @@ def adopt_text_encoder(root: Path, out: Path, meta: dict[str, Any]) -> dict[str,
             f"A pretrained text encoder is a folder with text_encoder/ and tokenizer/; {root} has not both. Save it so: "
             "CLIPTextModel.save_pretrained(FOLDER/text_encoder), CLIPTokenizer.save_pretrained(FOLDER/tokenizer)"
         )
-    clip: Any = _loaded(CLIPTextModel, root, "text_encoder")
+    clip: Any = load_network(CLIPTextModel, root, "text_encoder")
     told = pipeline_folder.read_config(root, "text_encoder")
-    tokens = min(
-        int(pipeline_folder.read_config(root, "tokenizer").get("model_max_length", 77)),
-        clip.config.max_position_embeddings,
-    )
+    tokens = pipeline_folder.token_limit(root, told)
     plan = {
         "network": {"channels": [clip.config.hidden_size], "layers": clip.config.num_hidden_layers},
         "tokens": tokens, "words": clip.config.vocab_size, "features": 0, "clip": pipeline_folder.public_config(told),
@@ -125,23 +122,23 @@ def adopt_text_encoder(root: Path, out: Path, meta: dict[str, Any]) -> dict[str,
     text = folder.build(TEXT, fresh)
     text.clip = clip  # type: ignore[assignment]
     folder.save_part(out, TEXT, text.state_dict(), fresh)
-    read_tokenizer(root, tokens).save(out / tokenizer.FILE)
+    read_tokenizer(root, tokens, clip.config.vocab_size).save(out / tokenizer.FILE)
     return fresh
 
 
 def parts(root: Path, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
     """Denoiser, codec and text encoder of a pipeline, with its weights, in fp32. meta: `pipeline_folder.meta` of it."""
-    plan, unet = meta["parts"]["denoiser"], _loaded(UNet2DConditionModel, root, "unet")
+    plan, unet = meta["parts"]["denoiser"], load_network(UNet2DConditionModel, root, "unet")
     form = functools.partial(
         PARAMETERISATIONS[plan["parameterisation"]],
         clock=clock_of_steps(schedule.clock_from_config(**meta["clock"]).sigmas),
     )
-    vae = _loaded(AutoencoderKL, root, "vae")
+    vae = load_network(AutoencoderKL, root, "vae")
     if meta["image_shape"][0] != vae.config["out_channels"]:
         make_grey(vae)
     about = meta["parts"][TEXT]
     text = TextEncoder(Network.from_json(about["network"]), about)
-    text.clip = _loaded(CLIPTextModel, root, "text_encoder")
+    text.clip = load_network(CLIPTextModel, root, "text_encoder")
     found = {
         "denoiser": Preconditioned(pretrained.text_unet(unet), form),
         "codec": pretrained.autoencoder(vae),
@@ -174,58 +171,3 @@ def fingerprint(root: Path) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def read_tokenizer(root: Path, length: int) -> Tokenizer:
-    """The tokenizer of a pipeline: CLIP's, of the vocabulary and the merges that are there."""
-    about = pipeline_folder.read_config(root, "tokenizer")
-    vocabulary, merges = _vocabulary(root / "tokenizer")
-    pad = about.get("pad_token", tokenizer.END)
-    pad = str(pad.get("content")) if isinstance(pad, dict) else pad
-    missing = [token for token in (tokenizer.START, tokenizer.END, pad) if token not in vocabulary]
-    if missing:
-        raise Error(
-            f"A CLIP tokenizer knows {tokenizer.START}, {tokenizer.END}; {root} lacks {missing[0]}. Copy it anew."
-        )
-    return tokenizer.from_vocabulary(vocabulary, merges, length, pad)
-
-
-def _vocabulary(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Token -> number, and the pairs that are merged, from vocab.json and merges.txt or from tokenizer.json."""
-    try:
-        if (path / "vocab.json").is_file():
-            vocabulary: dict[str, int] = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
-            lines: list[Any] = (path / "merges.txt").read_text(encoding="utf-8").splitlines()
-            lines = [line for line in lines if line and not line.startswith("#version")]
-        else:
-            whole = json.loads((path / tokenizer.FILE).read_text(encoding="utf-8"))
-            vocabulary, lines = whole["model"]["vocab"], whole["model"]["merges"]
-            vocabulary |= {token["content"]: token["id"] for token in whole["added_tokens"]}
-        merges: list[Any] = [tuple(line.split()) if isinstance(line, str) else tuple(line) for line in lines]
-        return vocabulary, merges
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise Error(
-            f"A CLIP tokenizer is vocab.json with merges.txt, or {tokenizer.FILE}; {path} has not: {problem}. "
-            "Copy the whole folder."
-        ) from problem
-
-
-def _loaded(kind: Any, root: Path, part: str) -> Any:
-    """A network of one of the two libraries with all of its weights. Errors: some are missing."""
-    name = "dtype" if kind is CLIPTextModel else "torch_dtype"  # as the library of each calls it
-    options: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True, name: torch.float32}
-    load: Any = kind.from_pretrained
-    try:
-        variant = pipeline_folder.weight_variant(root, part)
-        module, facts = load(str(root / part), local_files_only=True, variant=variant, **options)
-        missing = sorted(facts["missing_keys"])
-    except (OSError, ValueError, RuntimeError, KeyError) as problem:
-        words = " ".join(str(problem).split())[:200]
-        raise Error(
-            f"Weights must fit config.json; {root / part} does not: {words}. Copy the whole folder."
-        ) from problem
-    if missing:
-        raise Error(
-            f"Weights must fit config.json; {root / part} lacks {missing[0]} and {len(missing) - 1} more. Copy the whole folder."
-        )
-    return module
