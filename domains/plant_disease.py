@@ -24,6 +24,7 @@ from toolkit.data.labels import Range, Vocabulary
 from toolkit.diffusion.model import Field
 from toolkit.example import Annotation, Error, Example
 from toolkit.formats import folders
+from toolkit.formats.class_tree import JOIN
 from toolkit.formats.folders import Aside, Row
 from toolkit.formats.photograph import parse_size, read_photograph
 from toolkit.settings import Augmentation, Network, Training
@@ -84,29 +85,29 @@ PRESETS = {
 SEVERITY = Range(0.0, 4.0)
 """The scale of Esgario et al. (2020); a data set that goes beyond has a longer one."""
 
-JOIN = "___"
 
-
-def vocabulary(root: str | Path, only: Sequence[str] = (), **_: Any) -> Vocabulary:
+def vocabulary(root: str | Path, only: Sequence[str] = (), level: str | None = None, **_: Any) -> Vocabulary:
     """The labels of raw files and their values; those of a folder that diffgraft wrote are the ones it was written with."""
-    return _vocabulary(Path(root), _described(Path(root), only, lambda *_: None), only)
+    return _vocabulary(Path(root), _described(Path(root), only, lambda *_: None, level), only)
 
 
 def read(
     root: str | Path,
     size: str = f"{SIZE[1]}x{SIZE[0]}",
     only: Sequence[str] = (),
+    level: str | None = None,
     aside: Aside | None = None,
     watch: Callable[[int, int], object] = lambda *_: None,
 ) -> Iterator[Example]:
     """Every leaf under root, fitted into width x height without changing its shape.
 
-    only: words such as "crop=coffee"; one name given twice allows either value. aside(name, reason) is told of a file
+    only: words such as "crop=coffee"; one name given twice allows either value. level: which folders name the class, such
+    as 1, or 1+2 for crop and condition (see `toolkit.formats.class_tree`). aside(name, reason) is told of a file
     that cannot be used, and the rest is read; without it that is an Error. watch(done, of) is called once a file.
     """
     root = Path(root)
     wanted = parse_size(size)
-    found = _described(root, only, aside)
+    found = _described(root, only, aside, level)
     done = iter(range(1, len(found) + 1))
     return folders.examples(
         found, _vocabulary(root, found, only), wanted, aside, lambda: watch(next(done), len(found))
@@ -196,11 +197,13 @@ def foreground(image: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------- words
 
 
-def _described(root: Path, only: Sequence[str], aside: Aside | None) -> list[tuple[Row, dict[str, str]]]:
+def _described(
+    root: Path, only: Sequence[str], aside: Aside | None, level: str | None = None
+) -> list[tuple[Row, dict[str, str]]]:
     """The photographs that pass `only`, with label -> word."""
     spelled: dict[str, str] = {}
     found = []
-    for row in folders.rows(root, aside):
+    for row in folders.rows(root, aside, level=level):
         try:
             words = _words(row)
         except Error as problem:

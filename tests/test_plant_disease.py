@@ -317,7 +317,7 @@ def test_prepare_counts_classes_and_keeps_the_vocabulary(farm, tmp_path):
     )
     assert (counted.samples, counted.groups, counted.aside) == (4, 4, ())
     assert counted.classes == {"Coffee___healthy": 2, "Coffee___rust": 2}
-    assert counted.options == {"size": "128x64", "only": ["crop=coffee"]}
+    assert counted.options == {"size": "128x64", "only": ["crop=coffee"], "level": None}
     assert seen == [(n, 4) for n in range(1, 5)]
     facts = dataset.read_info(tmp_path / "data")
     assert labels.vocabulary_of(facts, plant_disease) == counted.vocabulary == COFFEE
@@ -349,7 +349,7 @@ def test_prepare_without_a_usable_file_leaves_nothing(tmp_path):
 
 
 def test_prepare_refuses_an_option_of_another_domain(farm, tmp_path):
-    with pytest.raises(Error, match="plant_disease takes --size and --only; found --contrast"):
+    with pytest.raises(Error, match="plant_disease takes --size and --only and --level; found --contrast"):
         prepare("plant_disease", farm, tmp_path / "data", contrast="T1")
     with pytest.raises(Error, match="brain_mri takes --contrast; found --size"):
         prepare("brain_mri", farm, tmp_path / "data", size="64x64", contrast=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import diffgraft
 from diffgraft.cli.command import Command
 from diffgraft.cli.console import Answer, Console
-from diffgraft.cli.options import DETECTION, MRI, OVERWRITE, Argument, Option, domain
+from diffgraft.cli.options import DETECTION, MRI, OVERWRITE, PLANTS, Argument, Option, domain
 from diffgraft.requests.preparation import ConversionRequest, PreparationRequest
 
 __all__ = ["VERBS"]
@@ -23,6 +23,11 @@ PREPARE = {
     "only": Option("Images to take, such as crop=coffee or view=PA; repeat."),
     "contrast": Option("Contrast to take, as in the file names; FLAIR unless given.", panel=MRI),
     "crop": Option("Cut pictures into windows of this many pixels, for small objects.", panel=DETECTION),
+    "level": Option(
+        "Folder that names the class, counted from 1 below the folder given; 1+2 for crop and condition. Found by the names "
+        "unless given.",
+        panel=PLANTS,
+    ),
     "overwrite": OVERWRITE,
 }
 

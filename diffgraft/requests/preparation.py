@@ -15,7 +15,8 @@ class PreparationRequest:
     """Turn raw files into a data set folder.
 
     domain: name of it. raw: folder of raw files. data: new folder. contrast, size (WIDTHxHEIGHT), only (labels an image
-    must have, NAME=VALUE), crop (side of windows in pixels): options of some domains, None is the domain's own.
+    must have, NAME=VALUE), crop (side of windows in pixels), level (of the folders that name the class, such as 1, or 1+2
+    for crop and condition): options of some domains, None is the domain's own.
     """
 
     domain: str
@@ -25,6 +26,7 @@ class PreparationRequest:
     size: str | None = None
     only: Sequence[str] | None = None
     crop: int | None = None
+    level: str | None = None
     overwrite: bool = False
 
 

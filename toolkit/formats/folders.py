@@ -1,6 +1,7 @@
 """Class folders: photographs whose class is the name of their folder, or stands in a table beside them.
 
-    ROOT/Coffee___rust/leaf 1.jpg         a folder a class, at any depth (train/Coffee___rust/...), below images/ too
+    ROOT/Coffee___rust/leaf 1.jpg         a folder a class, also of a split (train/Coffee___rust/...) and below images/;
+                                          which level of a deeper tree is the class, `class_tree` says
     ROOT/labels.csv or metadata.csv       filename and any of class or label, crop, condition, severity, group, ...
 
 A table decides alone what is read, and a row that states no class has none. Without a class column the folders name the
@@ -19,6 +20,7 @@ import math
 import os
 import posixpath
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +30,8 @@ from typing import Any
 from toolkit.data import dataset, labels, xmp
 from toolkit.data.file_names import find_file, printable, same_letters
 from toolkit.data.labels import Range, Vocabulary
-from toolkit.example import Annotation, Error, Example, Provenance
+from toolkit.example import Annotation, Error, Example, Note, Provenance
+from toolkit.formats.class_tree import NOWHERE, Place, find_places
 from toolkit.formats.photograph import SUFFIXES, read_photograph
 
 __all__ = [
@@ -55,9 +58,9 @@ OUTSIDE = re.compile(r"/|\.\.(/|$)|[A-Za-z]:")
 class Row:
     """One photograph and what is said of it.
 
-    name: path below the root, with slashes. id: unique in the root, safe as a file name. folder: name of the folder it
-    lies in, "" for none that could be a class. words: column -> text, without the empty ones; "class" is that of the
-    table, else the folder.
+    name: path below the root, with slashes. id: unique in the root, safe as a file name. folder: name of its class
+    folder, "" for none. words: column -> text, without the empty ones; "class" is that of the table, else the folder.
+    place: its folders; one of a plant below the class is its group.
     """
 
     name: str
@@ -65,32 +68,42 @@ class Row:
     id: str
     folder: str
     words: Mapping[str, str]
+    place: Place = NOWHERE
 
     @property
     def group(self) -> str:
-        """The column group, else class folder and name of the file: train/A/1.jpg and test/A/1.jpg are one leaf."""
-        named = f"{self.folder}/{COPIES.sub('', Path(self.name).stem)}".lstrip("/")
-        return self.words.get("group") or printable(same_letters(named))
+        """The column group, else class folder and name of the file: train/A/1.jpg and test/A/1.jpg are one leaf.
+
+        What lies in a folder of one plant is one group.
+        """
+        own = self.place.plant or "/".join(filter(None, (self.place.below, COPIES.sub("", Path(self.name).stem))))
+        return self.words.get("group") or printable(same_letters(f"{self.folder}/{own}".lstrip("/")))
 
 
-def rows(root: str | os.PathLike[str], aside: Aside | None = None, suffixes: Sequence[str] = SUFFIXES) -> list[Row]:
+def rows(
+    root: str | os.PathLike[str],
+    aside: Aside | None = None,
+    suffixes: Sequence[str] = SUFFIXES,
+    level: str | None = None,
+) -> list[Row]:
     """Every photograph under root in the order of their names, or of the table; none is opened.
 
-    suffixes: of the files that a table may name.
+    suffixes: of the files that a table may name. level: which folders name the class, see `class_tree.parse_levels`.
     aside(name, reason) is told of each file that is none, is missing or lies outside; without it that is an Error.
     """
     root = Path(root)
     if not root.is_dir():
         raise Error(f"Class folders lie in a folder; '{root}' is none. Check the path.")
     table = next((root / name for name in TABLES if (root / name).is_file()), None)
-    found = _scanned(root, aside) if table is None else _listed(root, table, aside, suffixes)
+    found = _scanned(root, aside, level) if table is None else _listed(root, table, aside, suffixes, level)
     if not found:
         raise Error(
             f"Photographs lie in class folders, such as Coffee___rust/1.jpg, or stand in labels.csv; '{root}' holds none."
         )
     idents = unique_ids([name for name, _, _ in found])
     return [
-        Row(name, root / name, ident, folder, words) for ident, (name, folder, words) in zip(idents, found, strict=True)
+        Row(name, root / name, ident, place.name, words, place)
+        for ident, (name, place, words) in zip(idents, found, strict=True)
     ]
 
 
@@ -198,33 +211,49 @@ def skip_or_raise(aside: Aside | None, name: str, reason: str) -> None:
 # ----------------------------------------------------------------------------------------------------------- listing
 
 
-def _scanned(root: Path, aside: Aside | None) -> list[tuple[str, str, dict[str, str]]]:
-    """(name, folder, words) of the files in class folders."""
+def _scanned(root: Path, aside: Aside | None, level: str | None) -> list[tuple[str, Place, dict[str, str]]]:
+    """(name, place, words) of the files in class folders."""
     images = root / "images"
     base = images if images.is_dir() and any(path.is_dir() for path in images.iterdir()) else root
-    found = []
+    found, pictures = [], []
     for path in sorted(base.rglob("*")):
         below = path.relative_to(root)
         hidden = any(part.startswith((".", "__MACOSX")) for part in below.parts) or path.name == "Thumbs.db"
         if hidden or path.is_dir():
             continue
-        folder = path.parent.name if path.parent not in (root, images) else ""
-        is_image = path.suffix.lower() in SUFFIXES
-        if is_image and folder:
-            found.append((below.as_posix(), folder, {} if folder == UNLABELLED else {"class": folder}))
-        elif is_image:
+        if path.suffix.lower() in SUFFIXES:
+            pictures.append(below)
+        elif path.parent not in (root, images):
+            skip_or_raise(aside, below.as_posix(), _no_image(path))
+    places = _places(root, pictures, level)
+    for below in pictures:
+        place = places[below]
+        if place.name:
+            found.append((below.as_posix(), place, {} if place.name == UNLABELLED else {"class": place.name}))
+        else:
             skip_or_raise(
                 aside, below.as_posix(), "A photograph lies in a folder named after its class; this one does not."
             )
-        elif folder:
-            skip_or_raise(aside, below.as_posix(), _no_image(path))
     return found
 
 
+def _places(root: Path, pictures: Sequence[Path], level: str | None) -> dict[Path, Place]:
+    """The place of each picture, given by its path below the root."""
+    parents = {
+        below: below.parent.parts[1:] if below.parts[0] == "images" else below.parent.parts for below in pictures
+    }
+
+    def told(line: str) -> None:
+        warnings.warn(printable(line), Note, stacklevel=6)
+
+    found = find_places(parents.values(), root, level, told)
+    return {below: found[parts] for below, parts in parents.items()}
+
+
 def _listed(
-    root: Path, table: Path, aside: Aside | None, suffixes: Sequence[str]
-) -> list[tuple[str, str, dict[str, str]]]:
-    """(name, folder, words) of the files in a table."""
+    root: Path, table: Path, aside: Aside | None, suffixes: Sequence[str], level: str | None
+) -> list[tuple[str, Place, dict[str, str]]]:
+    """(name, place, words) of the files in a table."""
     found, seen = [], set()
     columns, lines = table_lines(table)
     folders_name_classes = not {"class", "label", "condition"} & set(columns)
@@ -253,9 +282,15 @@ def _listed(
             continue
         folder = path.parent.name if path.parent not in (root, root / "images") else ""
         stated = words.pop("label", "")
-        named = words.get("class") or stated or (folder if folders_name_classes and folder != UNLABELLED else "")
-        found.append((name, folder, words | ({"class": named} if named else {})))
-    return found
+        named = words.get("class") or stated
+        found.append((name, Place(folder), words | ({"class": named} if named else {})))
+    if not folders_name_classes:
+        return found
+    places = _places(root, [Path(name) for name, _, _ in found], level)
+    return [
+        (name, place, words | ({"class": place.name} if place.name not in ("", UNLABELLED) else {}))
+        for name, place, words in ((name, places[Path(name)], words) for name, _, words in found)
+    ]
 
 
 def table_lines(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
