@@ -104,9 +104,9 @@ def _is_dicom(root: Path) -> bool:
     files = [root] if root.is_file() else [path for path in root.rglob("*") if path.is_file()]
     if any(path.name.lower().endswith((".nii", ".nii.gz")) for path in files):
         return False
-    from toolkit.formats.dicom.files import is_dicom
+    from toolkit.formats.dicom.files import is_bare, is_dicom
 
-    return any(map(is_dicom, files))
+    return any(is_dicom(path) or is_bare(path) for path in files)
 
 
 def _series(root: Path, contrast: str, aside: Aside) -> list[Scan]:

@@ -8,6 +8,7 @@ element that could hold a name is quoted, nor what pydicom says of it. `elements
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from pydicom.tag import BaseTag
 
 from toolkit.example import Error
 
-__all__ = ["FLOATS", "LARGEST", "PIXEL_DATA", "is_dicom", "read_file", "refuse"]
+__all__ = ["FLOATS", "LARGEST", "PIXEL_DATA", "is_bare", "is_dicom", "read_file", "refuse"]
 
 LARGEST = 2**31
 """Bytes of one file, and of its pixels once decoded."""
@@ -47,10 +48,52 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def read_file(path: str | Path, pixels: bool = True, only: Sequence[str] | None = None) -> Dataset:
+_GROUPS = (0x0002, 0x0008)
+"""Groups with which a dataset begins: the file meta information, or the identification of the image."""
+
+_FORMS = {
+    b"AE",
+    b"AS",
+    b"CS",
+    b"DA",
+    b"DT",
+    b"IS",
+    b"LO",
+    b"OB",
+    b"PN",
+    b"SH",
+    b"SQ",
+    b"TM",
+    b"UI",
+    b"UL",
+    b"UN",
+    b"US",
+}
+"""Value representations of the first elements of these groups."""
+
+
+def is_bare(path: Path) -> bool:
+    """Whether the file begins as a DICOM dataset without the 128 bytes and DICM before it: old consoles write so."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError:
+        return False
+    if len(start) < 8 or size < 132:
+        return False
+    for order in ("<", ">"):
+        group, element, length = struct.unpack(f"{order}HHI", start)
+        if group in _GROUPS and element <= 0x0100 and (start[4:6] in _FORMS or length < min(size, 2**16)):
+            return True
+    return False
+
+
+def read_file(path: str | Path, pixels: bool = True, only: Sequence[str] | None = None, bare: bool = False) -> Dataset:
     """The dataset of a file, with `file_meta`. pixels: False stops before them. only: keywords, to read no others.
 
-    A deflated file is unpacked here and comes back as Explicit VR Little Endian.
+    A deflated file is unpacked here and comes back as Explicit VR Little Endian. bare: take a dataset without preamble
+    too, in the transfer syntax that it names or, uncompressed, shows.
     """
     path = Path(path)
     try:
@@ -59,6 +102,8 @@ def read_file(path: str | Path, pixels: bool = True, only: Sequence[str] | None 
             raise refuse(path.name, "A DICOM file is a file", "is none", "Give a file.")
         if size > LARGEST:
             raise refuse(path.name, "A DICOM file has at most 2^31 bytes", f"has {size}", "Split it.")
+        if bare and not is_dicom(path) and is_bare(path):
+            return _bare(path, pixels, only)
         if not is_dicom(path):
             raise refuse(path.name, "A DICOM file has DICM at byte 128", "has not", "Convert it, or leave it out.")
         # pydicom warns of what it mends and quotes it, names of patients included.
@@ -80,6 +125,20 @@ def read_file(path: str | Path, pixels: bool = True, only: Sequence[str] | None 
     except Exception as problem:  # a damaged file may raise anything, and its words may quote the file
         found = f"is damaged ({type(problem).__name__})"
         raise refuse(path.name, "A DICOM file must be whole", found, "Export it again.") from None
+
+
+def _bare(path: Path, pixels: bool, only: Sequence[str] | None) -> Dataset:
+    tags = None if only is None else list(only)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=tags, force=True)
+        implicit, little = data.original_encoding
+        if not data.file_meta.get("TransferSyntaxUID"):
+            known = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
+            data.file_meta.TransferSyntaxUID = known if little else uid.ExplicitVRBigEndian
+    if data.file_meta.TransferSyntaxUID == uid.DeflatedExplicitVRLittleEndian:
+        raise refuse(path.name, "A deflated file has its preamble", "has none", "Export it again.")
+    return data
 
 
 def _inflated(path: Path, meta: FileMetaDataset, pixels: bool, only: Sequence[str] | None) -> Dataset:

@@ -2,9 +2,9 @@
 
 Contract. `find` lists the MR series of a folder without reading a pixel; `load` returns one as a volume only when its
 place in the patient is certain. Slices are sorted by their position along the normal of the slice plane, never by
-number, and each has its own rescale applied. Gaps, uneven steps, two images at one place (echoes, repetitions, a file
-twice), slices that shift sideways, two orientations, sizes, studies or frames of reference in one series, and localizers
-are refused, each with its reason.
+number, and each has its own rescale applied. Gaps, uneven steps, a slice that cannot be read, two images at one place
+(echoes, repetitions, a file twice), slices that shift sideways, two orientations, sizes, studies or frames of reference
+in one series, and localizers are refused, each with its reason.
 
 DICOM counts millimetres toward the patient's left, posterior and superior (LPS); everything here that is called affine
 leads to RAS, as in `toolkit.formats.nifti`. Axes of the array are (column, row, slice): X along a row of the image.
@@ -23,10 +23,13 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from toolkit.example import Error
+from toolkit.formats.contrast import Timing, shown_contrast
 from toolkit.formats.dicom import elements
+from toolkit.formats.dicom.beside import SIDE, lost_slices
 from toolkit.formats.dicom.elements import code_string, items, numbers, text
-from toolkit.formats.dicom.files import is_dicom, read_file, refuse
+from toolkit.formats.dicom.files import is_bare, is_dicom, read_file, refuse
 from toolkit.formats.dicom.pixels import stored_pixels
+from toolkit.formats.dicom.stack import fit
 from toolkit.formats.folders import Aside
 
 __all__ = ["Series", "SeriesFiles", "contrast_of", "find", "load", "load_all"]
@@ -36,20 +39,21 @@ CLASSES = (uid.MRImageStorage, uid.EnhancedMRImageStorage)
 FEWEST = 3
 """A series with fewer slices is a localizer, or part of a series."""
 
-UNEVEN = 0.02
-"""Share of a step, and millimetres, by which slices may miss their places: what rounding in a file does is less."""
-
 TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 _LISTED = (
     "SOPClassUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "ProtocolName", "ImageType", "PatientID",
     "IssuerOfPatientID", "StudyInstanceUID", "SyntheticData", "RepetitionTime", "EchoTime", "InversionTime", "ContrastBolusAgent",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class SeriesFiles:
-    """A series that `find` met. contrast: see `contrast_of`. group: the patient's key, which is not the ID."""
+    """A series that `find` met. contrast: see `contrast_of`. group: the patient's key, which is not the ID.
+
+    lost: names of files beside the others that are slices of it by their names and cannot be read.
+    """
 
     uid: str
     paths: tuple[Path, ...]
@@ -57,6 +61,7 @@ class SeriesFiles:
     description: str
     contrast: str
     group: str
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,23 +114,31 @@ def load_all(root: str | Path, aside: Aside | None = None) -> Iterator[Series]:
 def find(root: str | Path, aside: Aside | None = None) -> list[SeriesFiles]:
     """The MR series of a folder, at any depth, or of one file; by patient, study and number.
 
-    Files that are no DICOM are passed over. aside(name, reason) is told, once a series, of DICOM that is no acquired MR
-    image, and of damaged files; without it damage is an Error, and other objects are passed over.
+    DICOM without its preamble is read as well. aside(name, reason) is told, once a series, of DICOM that is no acquired
+    MR image, of damaged files, and of what is no DICOM and no text; without it damage is an Error, and the rest is
+    passed over.
     """
     root = Path(root)
-    paths = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else []
+    every = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else []
+    # The ._ twins that macOS leaves on shared disks are no slices.
+    paths = [p for p in every if p == root or not any(part.startswith(".") for part in p.relative_to(root).parts)]
     if not paths:
         raise Error(f"A series is read from a folder of DICOM files or from one; '{root}' is neither. Check the path.")
     members: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
     others: dict[tuple[str, str], int] = defaultdict(int)
+    broken: list[Path] = []
     for path in paths:
-        if not is_dicom(path):
+        if not (is_dicom(path) or is_bare(path)):
+            if path.suffix.lower() not in SIDE:
+                broken.append(path)
+                _tell(aside, path.name, "A DICOM file begins with DICM at byte 128; this one is none, and is not read.")
             continue
         try:
-            data = read_file(path, pixels=False, only=_LISTED)
+            data = read_file(path, pixels=False, only=_LISTED, bare=True)
         except Error as problem:
             if aside is None:
                 raise
+            broken.append(path)
             aside(path.name, str(problem))
             continue
         kind = elements.identifier(data, "SOPClassUID")
@@ -137,11 +150,18 @@ def find(root: str | Path, aside: Aside | None = None) -> list[SeriesFiles]:
                 "MR made artificially (Synthetic Data YES)" if kind in CLASSES and key else kind.name or "no SOP class"
             )
             others[key or path.name, what] += 1
+            if not (kind and key):  # cut before them: pydicom reads what is there
+                broken.append(path)
     for (name, what), count in others.items():
-        if aside is not None:
-            aside(name, f"A series is of acquired MR images; this is {what}, {count} file(s).")
+        _tell(aside, name, f"A series is of acquired MR images; this is {what}, {count} file(s).")
+    lost = lost_slices({path: key for key, rows in members.items() for path, _ in rows}, broken)
     listed = [(_order(rows[0][1]), key, rows) for key, rows in members.items()]
-    return [_found(key, rows) for _, key, rows in sorted(listed, key=lambda row: row[:2])]
+    return [_found(key, rows, lost.get(key, ())) for _, key, rows in sorted(listed, key=lambda row: row[:2])]
+
+
+def _tell(aside: Aside | None, name: str, reason: str) -> None:
+    if aside is not None:
+        aside(name, reason)
 
 
 def _order(data: Dataset) -> tuple[str, str, int]:
@@ -149,7 +169,7 @@ def _order(data: Dataset) -> tuple[str, str, int]:
     return elements.patient_key(data), text(data, "StudyInstanceUID"), int(digits[0]) if digits else 0
 
 
-def _found(key: str, rows: Sequence[tuple[Path, Dataset]]) -> SeriesFiles:
+def _found(key: str, rows: Sequence[tuple[Path, Dataset]], lost: Sequence[Path]) -> SeriesFiles:
     data = rows[0][1]
     return SeriesFiles(
         uid=key,
@@ -158,12 +178,20 @@ def _found(key: str, rows: Sequence[tuple[Path, Dataset]]) -> SeriesFiles:
         description=text(data, "SeriesDescription"),
         contrast=contrast_of(data),
         group=elements.patient_key(data),
+        lost=tuple(path.name for path in lost),
     )
 
 
 def load(found: SeriesFiles) -> Series:
     """A series as a volume. Raises Error, with the reason, where its place in the patient is in doubt."""
     name = f"series {found.number or found.uid}"
+    if found.lost:
+        raise refuse(
+            name,
+            "A series is treated whole",
+            f"has {len(found.lost)} file(s) beside its {len(found.paths)} that cannot be read, '{found.lost[0]}' for one",
+            "Export it again, or move what is no slice elsewhere.",
+        )
     frames = [each for path in found.paths for each in _frames(path)]
     _refuse_localizer(frames, name)
     for what, values in {
@@ -181,12 +209,12 @@ def load(found: SeriesFiles) -> Series:
         raise refuse(name, "All slices of a series have one orientation", "has several", "Split it.")
     depth = np.array([first.plane[2] @ s.position for s in frames])
     frames = [frames[k] for k in np.argsort(depth, kind="stable")]
-    step = _step(frames, np.sort(depth), name)
+    place, step = fit(np.stack([s.position for s in frames]), first.plane[2], [s.name for s in frames], name)
     affine = np.eye(4)
     height, width = frames[0].spacing
     row, column, _ = frames[0].plane
     affine[:3, :3] = TO_RAS @ np.stack([row * width, column * height, step], axis=1)
-    affine[:3, 3] = TO_RAS @ frames[0].position
+    affine[:3, 3] = TO_RAS @ place
     voxels = np.stack(
         [(s.image.astype(np.float64) * s.slope + s.intercept).astype(np.float32).T for s in frames], axis=2
     )
@@ -214,42 +242,12 @@ def _refuse_localizer(frames: list[_Slice], name: str) -> None:
         )
 
 
-def _step(frames: list[_Slice], depth: np.ndarray, name: str) -> np.ndarray:
-    """(3,) LPS millimetres from slice to slice. depth: (S,) sorted millimetres along the normal."""
-    gaps = np.diff(depth)
-    usual = float(np.median(gaps))
-    allowed = max(UNEVEN, UNEVEN * usual)
-    if gaps.min() < UNEVEN:
-        k = int(gaps.argmin())
-        raise refuse(
-            name,
-            "A series has one image at each place",
-            f"has {int((gaps < UNEVEN).sum())} too many ('{frames[k].name}' and '{frames[k + 1].name}', for one)",
-            "Split it by echo, contrast or repetition, or remove the copies.",
-        )
-    positions = np.stack([s.position for s in frames])
-    step = (positions[-1] - positions[0]) / (len(frames) - 1)
-    if gaps.max() - usual > allowed or usual - gaps.min() > allowed:
-        raise refuse(
-            name,
-            "Slices lie at equal distances",
-            f"has steps from {gaps.min():.3f} to {gaps.max():.3f} mm, mostly {usual:.3f}",
-            "Look for slices that are missing.",
-        )
-    astray = np.abs(positions - positions[0] - np.arange(len(frames))[:, None] * step).max()
-    sideways = np.linalg.norm(step - frames[0].plane[2] * (frames[0].plane[2] @ step))
-    if astray > allowed or sideways > allowed:
-        found = f"shifts by {max(astray, sideways):.3f} mm"
-        raise refuse(name, "Slices lie straight above one another", found, "Resample it first.")
-    return step
-
-
 # ------------------------------------------------------------------------------------------------------------ slices
 
 
 def _frames(path: Path) -> Iterator[_Slice]:
     """The slices of a file; its pixels are taken out of the dataset that they share."""
-    data, name = read_file(path), path.name
+    data, name = read_file(path, bare=True), path.name
     images = stored_pixels(data, name)
     if images.ndim != 3:
         raise refuse(name, "An MR image is grey", "has colours", "Leave it out.")
@@ -297,37 +295,43 @@ def _slice(name: str, source: Dataset, frame: int, image: np.ndarray, data: Data
 
 # ---------------------------------------------------------------------------------------------------------- contrast
 
-_WORDS = {
-    "ADC": r"adc",
-    "dwi": r"dwi|diff|diffusion|ep2d|trace|tracew|dti",
-    "swi": r"swi|swan|venobold",
-    "T1w": r"t1(?:w|gd|ce|c|post)?|mp[-_ ]?rage|bravo|spgr",
-    "T2starw": r"t2\*|t2[-_ ]?star|gre",
-    "FLAIR": r"(?:t2)?flair|t2f|dark[-_ ]?fluid|tirm",
-    "T2w": r"t2w?",
-    "PDw": r"pdw?",
-}
-"""In this order: a diffusion image is named by its T2 sequence too, and "T1 FLAIR" is T1-weighted."""
-
-_GIVEN = re.compile(r"(?<![a-z])(gd|gad|gado|ce|post|contrast|\+c|km)(?![a-z])", re.I)
-
 
 def contrast_of(data: Dataset) -> str:
-    """What a series shows, in the spelling of `nifti.CONTRASTS`, or "unknown": from its names, else from its timing.
+    """What a series shows, in the spelling of `nifti.CONTRASTS`, or "unknown"; see `contrast.shown_contrast`."""
+    words = [text(data, keyword) for keyword in ("SeriesDescription", "ProtocolName")]
+    return shown_contrast(words, _timing(data), bool(text(data, "ContrastBolusAgent")))
 
-    "T1 FLAIR" is a T1-weighted image. Without a word, an inversion recovery whose fluid is dark is FLAIR: inversion
-    time 1700 to 3000 ms, echo time from 70 ms, repetition time from 4000 ms.
-    """
-    for keyword in ("SeriesDescription", "ProtocolName"):
-        words = text(data, keyword)
-        met = (n for n, word in _WORDS.items() if re.search(rf"(?<![a-z0-9])(?:{word})(?![a-z])", words, re.I))
-        if name := next(met, None):
-            given = _GIVEN.search(words) or text(data, "ContrastBolusAgent")
-            return "T1gd" if name == "T1w" and given else name
+
+def _timing(data: Dataset) -> Timing:
+    """Of the elements of a classic image, or of the functional groups of an enhanced one (PS3.3 C.8.13)."""
+    groups = [
+        item
+        for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+        for item in _items(data, keyword)[:1]
+    ]
+
+    def stated(keyword: str, sequence: str, within: str) -> float | None:
+        places = [(data, keyword), *((item, within) for group in groups for item in _items(group, sequence)[:1])]
+        found = (_positive(source, name) for source, name in places)
+        return next((value for value in found if value), None)
+
+    return Timing(
+        stated("InversionTime", "MRModifierSequence", "InversionTimes"),
+        stated("EchoTime", "MREchoSequence", "EffectiveEchoTime"),
+        stated("RepetitionTime", "MRTimingAndRelatedParametersSequence", "RepetitionTime"),
+    )
+
+
+def _items(data: Dataset, keyword: str) -> list[Dataset]:
     try:
-        inversion, echo, repetition = (
-            (numbers(data, keyword, 1, "") or (0.0,))[0] for keyword in ("InversionTime", "EchoTime", "RepetitionTime")
-        )
+        return items(data, keyword, "")
     except Error:
-        return "unknown"
-    return "FLAIR" if 1700 <= inversion <= 3000 and echo >= 70 and repetition >= 4000 else "unknown"
+        return []
+
+
+def _positive(data: Dataset, keyword: str) -> float | None:
+    """A number alone; None of an element that is absent, damaged or several (two inversions are no FLAIR)."""
+    try:
+        return (numbers(data, keyword, 1, "") or (None,))[0]
+    except Error:
+        return None
