@@ -81,15 +81,16 @@ def other_sform(header: Any) -> None:
 REFUSED_HEADERS = {
     "no orientation": (setting(qform_code=0, sform_code=0), "left and right"),
     "same code, other affine": (other_sform, "must agree"),
-    "NaN in sform": (setting(srow_x=[np.nan, 0, 0, 0]), "finite"),
-    "infinite sform": (setting(srow_y=[0, np.inf, 0, 0]), "finite"),
-    "singular sform": (setting(srow_x=[0, 0, 0, 0]), "singular"),
-    "flat sform": (setting(srow_x=[0, -1, 0, 0]), "singular"),
+    "NaN in sform": (setting(qform_code=0, srow_x=[np.nan, 0, 0, 0]), "finite"),
+    "infinite sform": (setting(qform_code=0, srow_y=[0, np.inf, 0, 0]), "finite"),
+    "singular sform": (setting(qform_code=0, srow_x=[0, 0, 0, 0]), "singular"),
+    "flat sform": (setting(qform_code=0, srow_x=[0, -1, 0, 0]), "singular"),
+    "both singular": (setting(srow_x=[0, 0, 0, 0], quatern_b=3), "qform must be a rotation"),
     "NaN in qform": (setting(sform_code=0, qoffset_x=np.nan), "qform"),
     "impossible quaternion": (setting(sform_code=0, quatern_b=3), "qform"),
-    "pixdim 0": (setting(pixdim=[1, 1, 0, 2, 0, 0, 0, 0]), "positive"),
-    "negative pixdim": (setting(pixdim=[1, 1, -1, 2, 0, 0, 0, 0]), "positive"),
-    "NaN pixdim": (setting(pixdim=[1, 1, np.nan, 2, 0, 0, 0, 0]), "positive"),
+    "pixdim 0": (setting(sform_code=0, pixdim=[1, 1, 0, 2, 0, 0, 0, 0]), "positive"),
+    "negative pixdim": (setting(sform_code=0, pixdim=[1, 1, -1, 2, 0, 0, 0, 0]), "positive"),
+    "NaN pixdim": (setting(sform_code=0, pixdim=[1, 1, np.nan, 2, 0, 0, 0, 0]), "positive"),
     "claims more than the file": (setting(dim=[3, 400, 500, 300, 1, 1, 1, 1]), "claims"),
     "absurd size": (setting(dim=[3, 32000, 32000, 32000, 1, 1, 1, 1]), "2^31"),
     "negative size": (setting(dim=[3, 4, -5, 3, 1, 1, 1, 1]), "at least 1"),
@@ -260,6 +261,39 @@ def test_shear_is_a_disagreement(tmp_path: Path) -> None:
     affine = np.array([[1, 0.01, 0, 0], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1.0]])
     with pytest.raises(Error, match="must agree"):
         nifti.load(make(tmp_path / "x.nii", affine=affine))
+
+
+ONE_SOUND = {
+    "sform of zeros (ANTs, qsiprep)": ({"srow_x": [0] * 4, "srow_y": [0] * 4, "srow_z": [0] * 4}, "sform is singular"),
+    "a row of zeros": ({"srow_y": [0] * 4}, "sform is singular"),
+    "NaN in sform": ({"srow_x": [np.nan, 0, 0, 0]}, "sform is not finite"),
+    "flat sform of another code": ({"srow_x": [0, -1, 0, 0], "sform_code": 4}, "sform is singular"),
+    "negative voxel size (old SPM and FSL)": ({"pixdim": [1, -1, 1, 2, 0, 0, 0, 0]}, "taken as positive"),
+    "negative slice distance": ({"pixdim": [1, 1, 1, -2, 0, 0, 0, 0]}, "taken as positive"),
+    "negative size beside a sform of another place": ({"pixdim": [1, -7, 1, 2, 0, 0, 0, 0]}, "must be positive"),
+    "no voxel size": ({"pixdim": [1, 0, 1, 2, 0, 0, 0, 0]}, "must be positive"),
+    "NaN voxel size": ({"pixdim": [1, 1, np.nan, 2, 0, 0, 0, 0]}, "must be positive"),
+    "impossible quaternion": ({"quatern_b": 3}, "must be a rotation"),
+    "NaN in qform": ({"qoffset_x": np.nan}, "qform is not finite"),
+}  # fmt: skip
+"""Headers of which one form is spoilt; the other says diag(-1, -1, 2)."""
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
+@pytest.mark.parametrize("case", ONE_SOUND)
+def test_a_sound_form_beside_an_unsound_one_is_used_and_said(tmp_path: Path, case: str, name: str) -> None:
+    fields, words = ONE_SOUND[case]
+    volume = nifti.load(make(tmp_path / name, change=setting(**fields)))
+    assert np.allclose(volume.affine, np.diag([-1, -1, 2, 1])) and np.array_equal(volume.array, numbers())
+    (note,) = volume.notes
+    assert words in note and volume.code == 1
+
+
+def test_a_sheared_sform_beside_a_qform_of_another_code_is_used_and_said(tmp_path: Path) -> None:
+    affine = np.array([[-1, 0.1, 0, 0], [0, -1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1.0]])
+    volume = nifti.load(make(tmp_path / "x.nii", change=lambda h: h.set_sform(affine, 2)))
+    assert np.allclose(volume.affine, affine)
+    assert "sform (code 2) used" in volume.notes[0] and "5.7 degrees" in volume.notes[1]
 
 
 @pytest.mark.parametrize("fields", [{"sform_code": 0}, {"qform_code": 0}])

@@ -7,16 +7,16 @@ import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from toolkit.example import Error
+from toolkit.formats.nifti.affine import TOLERANCE, judge
 from toolkit.formats.nifti.names import is_nifti_name
 
 __all__ = ["TOLERANCE", "Grid", "open_stream", "read_grid", "read_header"]
 
-TOLERANCE = 1e-3  # largest difference of two affines, element by element, that still counts as the same grid
 LARGEST = 2**31  # bytes of voxels that a header may claim
 GZIP_RATIO = 1032  # deflate cannot shrink data further than this
 _NOT_ACQUIRED = b"NOT ACQUIRED"
@@ -127,7 +127,11 @@ def read_header(path: Path, stream: IO[bytes]) -> Grid:
         slope, inter = 1.0, 0.0  # both mean "not scaled"; NaN is how nibabel writes it
     if not (math.isfinite(slope) and math.isfinite(inter)):
         raise Error(f"scl_slope and scl_inter must be finite; '{path}' has {slope:g} and {inter:g}. Convert it again.")
-    affine, code, notes = _orientation(path, header)
+    affine, code, notes = judge(path, header)
+    if (unit := int(header["xyzt_units"]) & 7) in (1, 3):
+        notes += (
+            f"the header says {'metre' if unit == 1 else 'micrometre'}; sizes were read as millimetres all the same",
+        )
     acquired = _NOT_ACQUIRED not in bytes(header["descrip"])
     if not acquired:
         notes += ("made by diffgraft, not acquired",)
@@ -142,75 +146,6 @@ def read_header(path: Path, stream: IO[bytes]) -> Grid:
         notes=notes,
         acquired=acquired,
     )
-
-
-def _orientation(path: Path, header: Any) -> tuple[np.ndarray, int, tuple[str, ...]]:
-    """The one affine that a header stands for, its code and what had to be decided. Raises Error where in doubt."""
-    from nibabel.spatialimages import HeaderDataError
-
-    qcode, scode = int(header["qform_code"]), int(header["sform_code"])
-    # A signalling NaN warns when it is widened to double; it is refused below like any other.
-    with np.errstate(invalid="ignore"):
-        pixdim = np.asarray(header["pixdim"], float)
-        sform = np.asarray(header.get_sform(), float) if scode > 0 else None
-    if not (np.isfinite(pixdim[1:4]).all() and (pixdim[1:4] > 0).all()):
-        raise Error(
-            f"Voxel sizes (pixdim) must be positive; '{path}' has {pixdim[1:4].tolist()}. Convert it again from DICOM."
-        )
-    if qcode <= 0 and scode <= 0:
-        raise Error(
-            f"A scan must say how it lies in the patient; '{path}' has qform_code = sform_code = 0, so left and right "
-            "are unknown. Convert it again from DICOM (dcm2niix), or set the sform once you have checked the sides."
-        )
-    if pixdim[0] == 0:
-        header["pixdim"][0] = 1  # the standard's own rule for a qfac of 0
-    with np.errstate(all="ignore"):
-        try:
-            qform = np.asarray(header.get_qform(), float) if qcode > 0 else None
-        except (HeaderDataError, ValueError, np.linalg.LinAlgError) as problem:
-            raise Error(f"The qform must be a rotation; '{path}': {problem}. Convert it again from DICOM.") from None
-    for name, affine in (("qform", qform), ("sform", sform)):
-        if affine is not None and not np.isfinite(affine).all():
-            raise Error(f"An affine must be finite; the {name} of '{path}' is not. Convert it again from DICOM.")
-        if affine is not None and _flatness(affine) < 1e-6:
-            raise Error(
-                f"An affine must be invertible; the {name} of '{path}' is singular. Convert it again from DICOM."
-            )
-    notes: tuple[str, ...] = ()
-    if qform is not None and sform is not None:
-        apart = float(np.abs(qform - sform).max())
-        if qcode == scode and apart > TOLERANCE and not _rounded(header, qform, sform):
-            raise Error(
-                f"qform and sform with the same code must agree; in '{path}' (code {scode}) they differ by {apart:.3g}"
-                ". Decide which is right and remove the other."
-            )
-        if qcode != scode:
-            notes += (f"sform (code {scode}) used rather than qform (code {qcode}); they differ by {apart:.3g}",)
-    if (unit := int(header["xyzt_units"]) & 7) in (1, 3):
-        notes += (
-            f"the header says {'metre' if unit == 1 else 'micrometre'}; sizes were read as millimetres all the same",
-        )
-    return (qform, qcode, notes) if sform is None else (sform, scode, notes)  # type: ignore[return-value]
-
-
-def _rounded(header: Any, qform: np.ndarray, sform: np.ndarray) -> bool:
-    """Whether a qform is what its sform becomes when it is stored as a quaternion.
-
-    A header holds three of four quaternion components in float32; near half a turn the fourth is lost in rounding, and
-    an honest qform may be off by 1e-3 radian. A sform with shear is no such case: there the two really differ.
-    """
-    axes = sform[:3, :3] / np.linalg.norm(sform[:3, :3], axis=0)
-    stored = header.copy()
-    stored.set_qform(sform)
-    square = np.abs(axes.T @ axes - np.eye(3)).max() < 1e-5
-    return bool(square and np.abs(stored.get_qform() - qform).max() <= TOLERANCE)
-
-
-def _flatness(affine: np.ndarray) -> float:
-    """1 for right angles, 0 where the three axes do not span space. Free of units."""
-    axes = affine[:3, :3]
-    lengths = np.linalg.norm(axes, axis=0)
-    return float(abs(np.linalg.det(axes / lengths))) if lengths.min() > 0 else 0.0
 
 
 def read_grid(path: Path) -> Grid:
