@@ -162,18 +162,23 @@ def read(
     """
     side, found = films.parse_side(size), films.filter_rows(films.rows(Path(root), aside), only)
     scrubbed: dict[str, int] = {}
+    decided: dict[str, int] = {}
     for number, row in enumerate(found, 1):
         watch(number, len(found))
         try:
-            example, removed = _film(row, side)
+            example, removed, notes = _film(row, side)
         except Error as problem:
             folders.skip_or_raise(aside, row.name, str(problem))
             continue
         for line in removed:
             scrubbed[line] = scrubbed.get(line, 0) + 1
+        for line in notes:
+            decided[line] = decided.get(line, 0) + 1
         yield example
     for line, count in scrubbed.items():
         warnings.warn(f"{line} ({count} of {len(found)} texts)", Note, stacklevel=2)
+    for line, count in decided.items():
+        warnings.warn(f"Of a film, {line} ({count} of {len(found)} films)", Note, stacklevel=2)
 
 
 def fields(vocabulary: Vocabulary) -> dict[str, Field]:
@@ -270,7 +275,10 @@ def random_prompt(chance: random.Random) -> str:
 
 def read_image(path: Path, size: tuple[int, int] = (SIZE, SIZE)) -> Example:
     """A single film, DICOM or picture, as its file states it."""
-    return _film(films.single_row(path), size[0])[0]
+    example, _, notes = _film(films.single_row(path), size[0])
+    for line in notes:
+        warnings.warn(f"Of {path.name}, {line}", Note, stacklevel=2)
+    return example
 
 
 # ------------------------------------------------------------------------------------------------------------ edits
@@ -348,17 +356,16 @@ def _changed(known: Mapping[str, float], said: Mapping[str, float]) -> tuple[dic
 # -------------------------------------------------------------------------------------------------------------- files
 
 
-def _film(row: films.Row, side: int) -> tuple[Example, list[str]]:
-    """A film as an Example, and what was taken out of its text."""
-    words = row.words
-    pixels, known, patient, mark = films.read_levels(row.path)
+def _film(row: films.Row, side: int) -> tuple[Example, list[str], tuple[str, ...]]:
+    """A film as an Example, what was taken out of its text, and what reading its file had to decide."""
+    words, source = row.words, films.read_levels(row.path)
     text, removed = report_text.scrub(words.get(TEXT, ""))
-    said = labels_from_text(text) | _stated({**known, **words})
+    said = labels_from_text(text) | _stated({**source.known, **words})
     named = {name: said.get(name, math.nan) for name in VOCABULARY}
-    image = films.normalise(films.central_square(pixels, side))[None]
-    group = words.get("patient_id") or words.get("group") or patient or row.id
+    image = films.normalise(films.central_square(source.pixels, side))[None]
+    group = words.get("patient_id") or words.get("group") or source.patient or row.id
     annotation = Annotation(text or None, {**named, **infer_labels(said, VOCABULARY)})
-    return Example(row.id, image, annotation, group, provenance=mark), removed
+    return Example(row.id, image, annotation, group, provenance=source.mark), removed, source.notes
 
 
 def _stated(words: Mapping[str, str]) -> dict[str, float]:

@@ -162,9 +162,13 @@ class Console:
         """Notes of the library become lines, and its log, at the verbosity asked for, goes to standard error."""
         from toolkit.example import Note
 
+        said: set[str] = set()  # what a library does with filters meanwhile makes Python forget
+
         def note(message: Any, category: type[Warning], *rest: Any, **named: Any) -> None:
             if issubclass(category, Note):
-                self.warn(f"diffgraft: note: {message}")
+                if str(message) not in said:
+                    self.warn(f"diffgraft: note: {message}")
+                said.add(str(message))
             elif not self.quiet:
                 others(message, category, *rest, **named)
 

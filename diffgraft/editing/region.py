@@ -19,14 +19,18 @@ from scipy import ndimage
 
 from toolkit.diffusion.noise import Purpose, gaussian
 from toolkit.example import Error, Example
+from toolkit.formats import deep_pictures
 
-__all__ = ["DIFFERENCE", "REGIONS", "Box", "Region", "box_in_pixels", "parse_box", "parse_region"]
+__all__ = ["DIFFERENCE", "REGIONS", "Box", "Region", "box_in_pixels", "parse_box", "parse_region", "read_mask"]
 
 SPOTTED, SPOT = 0.3, 4.0
 """Part of the foreground that spots cover, and how far they reach, in pixels."""
 
 NEARLY = 0.02
 """Two aspects that differ by less are one."""
+
+NUMBER = 1 / 16
+"""A level below this, beside 0 alone, is the number of a class as masks are kept for training, not a dark grey."""
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 of the image as its file shows it, x to the right and y down: in pixels, or, where none is above 1, in
@@ -117,7 +121,7 @@ class Region:
     def _drawn(self, shape: tuple[int, ...], square: tuple[int, ...] | None) -> np.ndarray:
         """Boxes or mask on a grid (H, W), float32 in [0, 1]. square: what the model sees of it."""
         if self.mask is not None:
-            return _grey(self.mask, shape) if square is None else _on_film(self.mask, shape, square)
+            return read_mask(self.mask, shape) if square is None else _on_film(self.mask, shape, square)
         high, wide = shape
         drawn = np.zeros(shape, np.float32)
         for box in self.boxes:
@@ -174,11 +178,15 @@ def parse_box(words: str) -> Box:
     return x0, y0, x1, y1
 
 
-def _grey(path: Path, size: tuple[int, ...]) -> np.ndarray:
-    """A grey picture at a size, in [0, 1]."""
-    with Image.open(path) as file:
-        grey = file.convert("L").resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(grey, np.float32) / 255
+def read_mask(path: Path, size: tuple[int, ...]) -> np.ndarray:
+    """A grey picture at a size, in [0, 1]; in one of 0 and 1, or other numbers next to 0, the number is white."""
+    with path.open("rb") as handle, Image.open(handle) as file:
+        deep = deep_pictures.levels(path, file)[0] if deep_pictures.is_deep(file) else None
+        grey = np.asarray(file.convert("L"), np.float32) / 255 if deep is None else deep[..., 0]
+    if 0 < grey.max() < NUMBER and np.isin(grey, (0, grey.max())).all():
+        grey = grey / grey.max()
+    picture = Image.fromarray(np.ascontiguousarray(grey, np.float32))
+    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def _on_film(path: Path, shape: tuple[int, ...], place: tuple[int, ...]) -> np.ndarray:
@@ -186,7 +194,7 @@ def _on_film(path: Path, shape: tuple[int, ...], place: tuple[int, ...]) -> np.n
     with Image.open(path) as file:
         aspect = file.width / file.height
     if abs(math.log(aspect * shape[0] / shape[1])) < NEARLY:
-        return _grey(path, shape)
+        return read_mask(path, shape)
     if abs(math.log(aspect)) >= NEARLY:
         raise Error(
             f"A mask has the shape of its film, {shape[1]} x {shape[0]}, or is square, of what the model sees; '{path}' has "
@@ -194,5 +202,5 @@ def _on_film(path: Path, shape: tuple[int, ...], place: tuple[int, ...]) -> np.n
         )
     top, left, high, wide = place
     full = np.zeros(shape, np.float32)
-    full[top : top + high, left : left + wide] = _grey(path, (high, wide))
+    full[top : top + high, left : left + wide] = read_mask(path, (high, wide))
     return full

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
 from diffgraft.preparation.quarantine import Aside, quarantine
@@ -28,8 +29,9 @@ from diffgraft.requests import ConversionRequest, record
 from diffgraft.requests.verb import Call, verb
 from toolkit.data import dataset, xmp
 from toolkit.example import Error, Provenance
-from toolkit.formats import boxed
+from toolkit.formats import boxed, deep_pictures
 from toolkit.formats.boxed import Picture, Row
+from toolkit.formats.photograph import read_photograph
 
 __all__ = ["FILE", "ConversionResult", "convert"]
 
@@ -122,13 +124,20 @@ def _copied(row: Row, folder: Path, made: Provenance | None) -> str:
     marks = PngImagePlugin.PngInfo()
     if made is not None:
         marks.add_itxt(xmp.KEYWORD, xmp.packet(made))
-    with warnings.catch_warnings(), Image.open(row.path) as stored:
+    with warnings.catch_warnings(), row.path.open("rb") as handle, Image.open(handle) as stored:
         warnings.simplefilter("ignore")  # of a camera's odd metadata
-        upright = ImageOps.exif_transpose(stored)
+        deep = deep_pictures.is_deep(stored) and not stored.mode.startswith("I")
+        upright = _eight_bits(row.path) if deep else ImageOps.exif_transpose(stored)
         upright = upright if upright.mode in SAVED else upright.convert("RGB")
         upright.info.pop("exif", None)
         upright.save(folder / file, pnginfo=marks, icc_profile=stored.info.get("icc_profile"))
     return file
+
+
+def _eight_bits(path: Path) -> Image.Image:
+    """A picture of 16 bits a colour as it is shown."""
+    levels = read_photograph(path)[0].transpose(1, 2, 0)
+    return Image.fromarray(np.rint((levels + 1) * 127.5).astype(np.uint8))
 
 
 def _depth(path: Path) -> int:

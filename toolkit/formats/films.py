@@ -30,7 +30,7 @@ from toolkit.formats.folders import Aside
 from toolkit.formats.photograph import SUFFIXES, read_photograph
 
 __all__ = [
-    "Row", "SourceGrid", "apply_change", "apply_curve", "central_square", "central_square_box", "filter_rows",
+    "Read", "Row", "SourceGrid", "apply_change", "apply_curve", "central_square", "central_square_box", "filter_rows",
     "grey_curve", "normalise", "parse_side", "read_levels", "rows", "single_row", "source_files", "source_grid",
 ]  # fmt: skip
 
@@ -109,15 +109,28 @@ def source_files(root: Path) -> dict[str, Path]:
     return {row.id: row.path for row in (rows(root, lambda *_: None) if root.is_dir() else [single_row(root)])}
 
 
-def read_levels(path: Path) -> tuple[np.ndarray, dict[str, str], str, Provenance | None]:
-    """(H, W) grey levels in [0, 1], what a DICOM file states, its key of the patient, and the mark of what was made."""
+@dataclass(frozen=True)
+class Read:
+    """A film as it was read. pixels: (H, W) grey levels in [0, 1]. known: what a DICOM file states, column -> text. patient:
+    its key there. mark: of what was made. notes: what was decided and another reader might decide otherwise.
+    """
+
+    pixels: np.ndarray
+    known: Mapping[str, str]
+    patient: str
+    mark: Provenance | None
+    notes: tuple[str, ...] = ()
+
+
+def read_levels(path: Path) -> Read:
+    """The film of a file."""
     if path.suffix.lower() in SUFFIXES:
-        picture, mark = read_photograph(path)
-        return (picture.mean(0) + 1) / 2, {}, "", mark
+        picture, mark = read_photograph(path, stretched=True)
+        return Read((picture.mean(0) + 1) / 2, {}, "", mark)
     source = read_film(path)
     known = {"view": source.view, "sex": source.sex, "age": "" if math.isnan(source.age) else f"{source.age:g}"}
     mark = Provenance("synthetic", "unknown", "unknown") if source.synthetic else None
-    return source.pixels, known, source.patient, mark
+    return Read(source.pixels, known, source.patient, mark, source.doubts)
 
 
 # ---------------------------------------------------------------------------------------------------------- grey levels
@@ -187,7 +200,7 @@ class SourceGrid:
 
 def source_grid(path: Path, side: int) -> SourceGrid:
     """A film on its own grid. side: of the model's square, whose grey levels the curve was taken from."""
-    pixels = read_levels(path)[0]
+    pixels = read_levels(path).pixels
     return SourceGrid(pixels, central_square_box(pixels.shape), grey_curve(central_square(pixels, side)))
 
 

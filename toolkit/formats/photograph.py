@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from toolkit.data import xmp
-from toolkit.example import Error, Provenance
+from toolkit.example import Error, Note, Provenance
+from toolkit.formats import deep_pictures
 
 __all__ = ["SUFFIXES", "Place", "padded_place", "parse_size", "read_photograph", "resize_and_pad"]
 
@@ -32,11 +33,18 @@ OVERSAMPLED = 4
 """A JPEG is decoded no larger than this many times the wanted size: resampling from there looks the same."""
 
 
-def read_photograph(path: Path, size: tuple[int, int] | None = None) -> tuple[np.ndarray, Provenance | None]:
+NEXT_TO_BLACK, SHARE = 1 / 16, 0.995
+"""A picture of 16 bits of which so much stays below this part of white shows nothing once it has 8."""
+
+
+def read_photograph(
+    path: Path, size: tuple[int, int] | None = None, stretched: bool = False
+) -> tuple[np.ndarray, Provenance | None]:
     """(3, rows, cols) float32 in [-1, 1] of an image file as a viewer shows it, and its mark if it is not a real one.
 
-    EXIF orientation is applied, what is transparent is white, 16 bits become 8. size: fitted inside with its aspect
-    kept, antialiased (bicubic), and padded by repeating its edge. Errors: what cannot be decoded whole.
+    EXIF orientation is applied, what is transparent is white, 16 bits are those that are used (see `deep_pictures`). size:
+    fitted inside with its aspect kept, antialiased (bicubic), and padded by repeating its edge. stretched: who asks spreads
+    the grey levels, so that a dark picture of 16 bits is as good as any. Errors: what cannot be decoded whole.
     """
     try:
         if path.stat().st_size == 0:
@@ -44,23 +52,36 @@ def read_photograph(path: Path, size: tuple[int, int] | None = None) -> tuple[np
         # A camera's odd metadata makes Pillow warn; whether the picture decodes is what counts.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=DECODERS) as file:
+            # By a handle: what Pillow 13 maps into memory by a name, grey TIFF, it does not turn but scrambles.
+            with path.open("rb") as handle, Image.open(handle, formats=DECODERS) as file:
                 if file.width * file.height > MOST_PIXELS:
                     raise Error(
                         f"A photograph has at most {MOST_PIXELS / 1e6:.0f} million pixels; this one says it has "
                         f"{file.width} x {file.height}."
                     )
-                if size is not None:
-                    file.draft(None, (OVERSAMPLED * max(size), OVERSAMPLED * max(size)))
-                file.load()
-                picture = _rgb(ImageOps.exif_transpose(file))
+                is_deep = deep_pictures.is_deep(file)
+                deep, note = deep_pictures.levels(path, file) if is_deep else (None, "")
+                if deep is None:
+                    if size is not None:
+                        file.draft(None, (OVERSAMPLED * max(size), OVERSAMPLED * max(size)))
+                    file.load()
+                    picture = _rgb(ImageOps.exif_transpose(file))
+                    levels = np.asarray(picture) if size is None else resize_and_pad(picture, size)
+                else:
+                    levels = _deep_rgb(deep_pictures.upright(deep, deep_pictures.orientation(file)), size)
+                if is_deep and not stretched and np.quantile(levels, SHARE) < NEXT_TO_BLACK * 255:
+                    raise Error(
+                        f"A photograph shows something; {SHARE:.1%} of this one's values of 16 bits lie in the darkest "
+                        f"{NEXT_TO_BLACK:.0%} of them, next to black. Save it with 8 bits, brighter."
+                    )
                 marked = xmp.provenance(file.info)
     except Error:
         raise
     except Exception as problem:  # a damaged file may raise anything, from SyntaxError to struct.error
         words = " ".join(str(problem).replace(str(path), path.name).split()).rstrip(".") or type(problem).__name__
         raise Error(f"A photograph decodes whole; this file does not: {words}.") from problem
-    levels = np.asarray(picture) if size is None else resize_and_pad(picture, size)
+    if note:
+        warnings.warn(note, Note, stacklevel=2)
     return (levels.transpose(2, 0, 1).astype(np.float32) * (2.0 / 255) - 1.0).astype(np.float32), marked
 
 
@@ -103,13 +124,19 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def _rgb(file: Image.Image) -> Image.Image:
-    if file.mode.startswith("I"):
-        values = np.asarray(file)
-        if values.min() < 0 or values.max() > 65535:
-            raise Error(f"A photograph has 8 or 16 bits; this one reaches from {values.min()} to {values.max()}.")
-        file = Image.fromarray(np.rint(values / 257.0).astype(np.uint8))
     if file.mode == "F":
-        raise Error("A photograph has 8 or 16 bits; this one has floating-point numbers.")
+        raise Error("A photograph has 8 or 16 bits; this one has floating-point numbers. Save it with 16 bits.")
     if file.has_transparency_data:
         file = Image.alpha_composite(Image.new("RGBA", file.size, "white"), file.convert("RGBA"))
     return file.convert("RGB")
+
+
+def _deep_rgb(samples: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """(rows, cols, 3) levels from 0 to 255, not rounded, of samples in [0, 1] with 1 to 4 channels."""
+    channels = samples.shape[2]
+    colours, alpha = (samples[..., :-1], samples[..., -1:]) if channels in (2, 4) else (samples, 1.0)
+    shown = np.broadcast_to(colours * alpha + 1 - alpha, (*samples.shape[:2], 3)) * np.float32(255)
+    if size is None:
+        return shown
+    parts = [resize_and_pad(Image.fromarray(np.ascontiguousarray(shown[..., n])), size) for n in range(3)]
+    return np.clip(np.dstack(parts), 0, 255)

@@ -1,10 +1,9 @@
 """A projection radiograph - CR, DX or Secondary Capture - as a radiologist sees it, with what its file states.
 
-Contract. `read_film` answers grey levels in [0, 1], bright is dense: modality LUT or rescale, then VOI LUT or window at full
-depth, MONOCHROME1 inverted (PS3.3 C.11.1, C.11.2, C.7.6.3.1.2). Without a window the range is that of the pixels, those
-of padding left out. A film whose PatientOrientation says that it lies mirrored or turned is put upright, and pixels that
-are not square are resampled to squares of the shorter side: a model is to see no shape that the patient has not. What is
-decided is in `notes`. What is raw detector data, several frames or another modality is refused.
+Contract. `read_film` answers grey levels in [0, 1] as `display` has them, bright is dense. A film whose PatientOrientation
+says that it lies mirrored or turned is put upright, and pixels that are not square are resampled to squares of the shorter
+side: a model is to see no shape that the patient has not. What is decided is in `notes`. What is raw detector data, several
+frames or another modality is refused, and what says that it shows no chest (see `body`).
 """
 
 from __future__ import annotations
@@ -18,15 +17,13 @@ from pathlib import Path
 import numpy as np
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 
-from toolkit.example import Error
-from toolkit.formats.dicom import elements
-from toolkit.formats.dicom.elements import code_string, items, number, numbers, text
+from toolkit.formats.dicom import body, elements
+from toolkit.formats.dicom.display import presentation_levels
+from toolkit.formats.dicom.elements import code_string, items, numbers, text
 from toolkit.formats.dicom.files import read_file, refuse
-from toolkit.formats.dicom.pixels import stored_pixels
 
-__all__ = ["Film", "presentation_levels", "read_film"]
+__all__ = ["Film", "read_film"]
 
 CLASSES = {
     uid.ComputedRadiographyImageStorage,
@@ -38,8 +35,6 @@ CLASSES = {
 }
 MODALITIES = ("CR", "DX", "RG", "OT", "")
 """What a secondary capture may be of: other modalities are captured on a screen too."""
-
-KINDS = ("MONOCHROME1", "MONOCHROME2", "RGB", "PALETTE COLOR")
 
 OLDEST = 120.0
 
@@ -66,7 +61,8 @@ class Film:
 
     view: PA, AP, AP Supine, L or "" for not stated; sex: M, F or ""; age: years or NaN; body: BodyPartExamined or "".
     patient: a key that is the same for all films of one (see elements.patient_key). synthetic: the file says that it was
-    not acquired. text: a report, which no element of a film is trusted to be. notes: what reading had to decide.
+    not acquired. text: a report, which no element of a film is trusted to be. notes: what reading had to decide. doubts: those
+    of them that a user should know, for another reader might show or sort the film otherwise.
     """
 
     pixels: np.ndarray
@@ -78,6 +74,7 @@ class Film:
     body: str = ""
     text: str = ""
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def read_film(path: str | Path) -> Film:
@@ -85,12 +82,13 @@ def read_film(path: str | Path) -> Film:
     path = Path(path)
     data = read_file(path)
     _refuse_others(data, path.name)
+    unsaid = body.refuse_others(data, path.name)
     levels, notes = presentation_levels(data, path.name)
+    doubts = (*unsaid, *notes)
     levels, turned = _upright(levels, data)
     # Sides before turning: a quarter turn exchanges them.
     high, wide, said = _sides(data, path.name)
     levels = _squared(levels, *((wide, high) if "quarter" in turned else (high, wide)))
-    notes += [n for n in (said, turned) if n]
     sex = code_string(data, "PatientSex")
     return Film(
         pixels=np.ascontiguousarray(levels, np.float32),
@@ -100,7 +98,8 @@ def read_film(path: str | Path) -> Film:
         patient=elements.patient_key(data),
         synthetic=elements.is_synthetic(data),
         body=code_string(data, "BodyPartExamined"),
-        notes=tuple(notes),
+        notes=(*notes, *unsaid, *(n for n in (said, turned) if n)),
+        doubts=doubts,
     )
 
 
@@ -119,107 +118,6 @@ def _refuse_others(data: Dataset, name: str) -> None:
             f"has {code_string(data, 'NumberOfFrames')}",
             "Export the frame that is meant.",
         )
-
-
-# -------------------------------------------------------------------------------------------------------- grey levels
-
-
-def presentation_levels(data: Dataset, name: str) -> tuple[np.ndarray, list[str]]:
-    """(H, W) float64 in [0, 1], as the file says it is to be shown, and what had to be decided."""
-    kind = code_string(data, "PhotometricInterpretation")
-    if kind not in KINDS and not kind.startswith("YBR_"):
-        found = f"has {kind or 'no photometric interpretation'}"
-        raise refuse(name, "A film is MONOCHROME1, MONOCHROME2 or in colours", found, "Convert it.")
-    stored = stored_pixels(data, name)[0]
-    if kind == "PALETTE COLOR":
-        stored = _looked_up(lambda: apply_color_lut(stored, data), "A palette", name)
-    if stored.ndim == 3:
-        grey = stored.astype(np.float64) @ (0.299, 0.587, 0.114)
-        return _ranged(grey, None, None, name), ["colours were turned into grey"]
-    padded = _padding(stored, data, name)
-    values = _modality(stored, data, name)
-    shown = _voi(values, padded, data, name)
-    if kind == "MONOCHROME1":
-        shown = 1.0 - shown
-    if padded is not None:
-        shown[padded] = 0.0
-    return shown, []
-
-
-def _padding(stored: np.ndarray, data: Dataset, name: str) -> np.ndarray | None:
-    """Where pixels are padding (PS3.3 C.7.5.1.1.2), or None."""
-    first, last = number(data, "PixelPaddingValue", name), number(data, "PixelPaddingRangeLimit", name)
-    if first is None:
-        return None
-    last = first if last is None else last
-    found = (stored >= min(first, last)) & (stored <= max(first, last))
-    return found if found.any() else None
-
-
-def _modality(stored: np.ndarray, data: Dataset, name: str) -> np.ndarray:
-    if items(data, "ModalityLUTSequence", name):
-        return _looked_up(lambda: apply_modality_lut(stored, data), "ModalityLUTSequence", name)
-    slope, intercept = elements.rescale(data, name)
-    return stored.astype(np.float64) * slope + intercept
-
-
-def _voi(values: np.ndarray, padded: np.ndarray | None, data: Dataset, name: str) -> np.ndarray:
-    if tables := items(data, "VOILUTSequence", name):
-        return _looked_up(lambda: _table(values, tables[0]), "VOILUTSequence", name)
-    center, width = number(data, "WindowCenter", name), number(data, "WindowWidth", name)
-    if center is None or width is None:
-        return _ranged(values, padded, None, name)
-    if width <= 0:
-        raise refuse(name, "WindowWidth is above 0", f"has {width:g}", "Export it again.")
-    function = code_string(data, "VOILUTFunction") or "LINEAR"
-    if function == "SIGMOID":
-        with np.errstate(over="ignore"):
-            shown = 1.0 / (1.0 + np.exp(-4.0 * (values - center) / width))
-    elif function == "LINEAR_EXACT" or (function == "LINEAR" and width < 1):
-        shown = (values - center) / width + 0.5
-    elif function == "LINEAR":
-        # A window one level wide is a step.
-        shown = (values - (center - 0.5)) / max(width - 1.0, 1e-9) + 0.5
-    else:
-        raise refuse(name, "VOILUTFunction is LINEAR, LINEAR_EXACT or SIGMOID", "has another", "Export it again.")
-    return _ranged(np.clip(shown, 0.0, 1.0), padded, (0.0, 1.0), name)
-
-
-def _ranged(values: np.ndarray, padded: np.ndarray | None, limits: tuple[float, float] | None, name: str) -> np.ndarray:
-    """Values from `limits`, or from their own range, to [0, 1]. Error: all the same, so that nothing is to be seen."""
-    seen = values if padded is None else values[~padded]
-    low, high = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 0.0)
-    if low == high:
-        where = "the window that its file gives" if limits else "its whole range"
-        raise refuse(
-            name, "A film shows something", f"has one grey level in {where}", "Leave it out, or export it again."
-        )
-    low, high = limits or (low, high)
-    return np.clip((values - low) / (high - low), 0.0, 1.0)
-
-
-def _looked_up(look, keyword: str, name: str) -> np.ndarray:
-    try:
-        return np.asarray(look(), np.float64)
-    except Error:
-        raise
-    except Exception:
-        raise refuse(name, f"{keyword} holds a look-up table", "has one that is damaged", "Export it again.") from None
-
-
-def _table(values: np.ndarray, item: Dataset) -> np.ndarray:
-    """A VOI LUT (PS3.3 C.11.2.1.1), its output over the largest that its bits hold."""
-    entries, first, bits = (int(v) for v in item.LUTDescriptor)
-    entries, bits = entries or 2**16, 16 if bits == 0 else bits
-    content = item.LUTData
-    if isinstance(content, bytes):
-        table = np.frombuffer(content, np.uint8 if len(content) == entries else "<u2")
-    else:
-        table = np.asarray(content)
-    if len(table) != entries or not 8 <= bits <= 16:
-        raise ValueError
-    at = np.clip(np.rint(values).astype(np.int64) - first, 0, entries - 1)
-    return np.clip(table[at].astype(np.float64) / (2**bits - 1), 0.0, 1.0)
 
 
 # ------------------------------------------------------------------------------------------------------------- shape

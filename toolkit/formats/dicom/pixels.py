@@ -43,8 +43,9 @@ DECODERS = {
 def stored_pixels(data: Dataset, name: str) -> np.ndarray:
     """Stored values, (frames, rows, columns), or (frames, rows, columns, 3) of a colour image, as RGB where YBR.
 
-    No rescale, window or palette is applied. Errors: no pixels, other numbers of them than stated, a transfer syntax
-    without a decoder, damage.
+    Bits beside those that are stored, where overlays and rubbish are found, are left out, compressed or not (PS3.5
+    8.1.1). No rescale, window or palette is applied. Errors: no pixels, other numbers of them than stated, a transfer
+    syntax without a decoder, damage.
     """
     if PIXEL_DATA not in data:
         found = "has floating-point pixels" if any(tag in data for tag in FLOATS) else "has none"
@@ -74,24 +75,30 @@ def stored_pixels(data: Dataset, name: str) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if decoder == OURS:
-                found = _lossless(content, frames, allocated, stored, code_string(data, "PixelRepresentation") == "1")
+                found = _lossless(content, frames, allocated, code_string(data, "PixelRepresentation") == "1")
             else:
-                found, _ = get_decoder(syntax).as_array(data, decoding_plugin=decoder)
+                # Which bits count is settled here for all: pydicom leaves the others out in some syntaxes alone.
+                options = {"decoding_plugin": decoder, "correct_unused_bits": False}
+                found, _ = get_decoder(syntax).as_array(data, **options)
     except Exception as problem:  # what a damaged codestream raises depends on the decoder
         found = f"does not ({type(problem).__name__})"
         raise refuse(name, "Pixel data decode whole", found, "Export it again.") from None
     found = found if frames > 1 or decoder == OURS else found[None]
     if found.shape[:3] != (frames, rows, columns):
         raise refuse(name, "Rows and Columns fit the pixel data", f"decodes to {found.shape}", "Export it again.")
-    return found
+    return _used_bits(found, stored)
 
 
-def _lossless(content: bytes, frames: int, allocated: int, stored: int, signed: bool) -> np.ndarray:
+def _used_bits(found: np.ndarray, stored: int) -> np.ndarray:
+    """The values of the lowest bits; of a signed type the highest of these is the sign."""
+    above = max(0, 8 * found.itemsize - stored)
+    return (found << above) >> above if above else found
+
+
+def _lossless(content: bytes, frames: int, allocated: int, signed: bool) -> np.ndarray:
     """(frames, rows, columns) of JPEG Lossless frames, which hold a signed value as the bits that it is stored in."""
     images = np.stack([jpeg_lossless.decode(stream) for stream in generate_frames(content, number_of_frames=frames)])
-    if signed:
-        images = (images << (16 - stored)).astype(np.int16) >> (16 - stored)
-    return images.astype(f"{'i' if signed else 'u'}{allocated // 8}")
+    return images.view(np.int16 if signed else np.uint16).astype(f"{'i' if signed else 'u'}{allocated // 8}")
 
 
 def _stated(data: Dataset, name: str) -> tuple[int, int, int, int, int, int]:
