@@ -87,9 +87,8 @@ def upright(found: np.ndarray, turn: int) -> np.ndarray:
     """(rows, cols, channels) float32 samples of a picture with an EXIF orientation, as a viewer shows it."""
     if turn == 1:
         return found
-    return np.dstack(
-        [Image.fromarray(np.ascontiguousarray(one)).transpose(TURNS[turn]) for one in np.moveaxis(found, 2, 0)]
-    )
+    turned = [Image.fromarray(np.ascontiguousarray(one)).transpose(TURNS[turn]) for one in np.moveaxis(found, 2, 0)]
+    return np.dstack([np.asarray(one) for one in turned])
 
 
 def _grey(file: Image.Image) -> tuple[np.ndarray, str]:
