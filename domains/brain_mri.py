@@ -8,6 +8,7 @@ median has one level. Training sees image-level labels only - does this slice sh
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,14 +157,14 @@ def read(
     for number, scan in enumerate(scans, 1):
         watch(number, len(scans))
         try:
-            volume = nifti.load(scan.path)
+            volume = dataclasses.replace(nifti.load(scan.path), label=scan.label)
             case, mask = preprocess(volume), None
             if scan.mask is not None:
-                mask, _ = nifti.display(nifti.load(scan.mask).array > 0, volume.affine)
+                mask, _ = nifti.display(scan.marks(nifti.load(scan.mask).array), volume.affine)
         except Error as problem:
             if aside is None:
                 raise
-            aside(scan.path.name, str(problem))
+            aside(scan.path.relative_to(root).as_posix() if root.is_dir() else scan.path.name, str(problem))
             continue
         for image, k, position in zip(case.images, case.index, case.position, strict=True):
             stored = nifti.stored_index(volume, int(k))

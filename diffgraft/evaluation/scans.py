@@ -28,6 +28,7 @@ def find_raw_scans(data: Path) -> tuple[Path, str]:
     return raw, info.get("options", {}).get("contrast", brain_mri.CONTRAST)
 
 
-def read_lesions(mask: Path, affine: np.ndarray) -> np.ndarray:
-    """A lesion mask (slices, rows, cols) in display order. affine: of its scan."""
-    return nifti.display(nifti.load(mask).array > 0, affine)[0]
+def read_lesions(scan: nifti.Scan, affine: np.ndarray) -> np.ndarray:
+    """The lesion mask of a scan that has one, (slices, rows, cols) in display order. affine: of the scan."""
+    assert scan.mask is not None, "a scan without a mask is left out before"
+    return nifti.display(scan.marks(nifti.load(scan.mask).array), affine)[0]

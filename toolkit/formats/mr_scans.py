@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +28,17 @@ __all__ = ["Scan", "find", "load", "write_dicom"]
 
 @dataclass(frozen=True)
 class Scan:
-    """One scan that `find` met. label: names the outputs. name: of the file, or UID of the series. group: the patient."""
+    """One scan that `find` met.
+
+    label: names the outputs. name: of the file, with its folders where several have one name, or UID of the series. group:
+    the patient. contrast: of a file, as its path says it.
+    """
 
     label: str
     name: str
     group: str
     path: Path | None = None
+    contrast: str = "unknown"
     series: SeriesFiles | None = None
 
 
@@ -45,10 +51,10 @@ def find(root: str | Path, contrast: str, aside: Aside) -> list[Scan]:
     root = Path(root)
     if _is_dicom(root):
         return _series(root, contrast, aside)
-    found = [
-        Scan(s.label, printable(s.path.name), s.label, s.path)
-        for s in nifti.find(root, contrast if root.is_dir() else None)
-    ]
+    met = nifti.find(root, contrast if root.is_dir() else None)
+    times = Counter(s.path.name for s in met)
+    names = [s.path.name if times[s.path.name] == 1 else s.path.relative_to(root).as_posix() for s in met]
+    found = [Scan(s.label, printable(n), s.group, s.path, s.contrast) for s, n in zip(met, names, strict=True)]
     seen: dict[str, Scan] = {}
     for scan in found:
         if other := seen.get(scan.label):
@@ -64,7 +70,8 @@ def load(scan: Scan, nan: str) -> tuple[nifti.Volume, Series | None]:
     """The volume of a scan, and its series where it is DICOM. Raises what nifti.load and series.load raise."""
     if scan.series is None:
         assert scan.path is not None
-        return nifti.load(scan.path, nan=nan), None  # type: ignore[arg-type]
+        volume = nifti.load(scan.path, nan=nan, contrast=scan.contrast)  # type: ignore[arg-type]
+        return dataclasses.replace(volume, label=scan.label), None
     from toolkit.formats.dicom import series as dicom
 
     source = dicom.load(scan.series)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -180,10 +181,10 @@ def _bare(name: str) -> str:
 
 def _read_scan(root: Path, scan: nifti.Scan, maps: MapFolder) -> MappedScan:
     assert scan.mask is not None, "a scan without a mask is left out before"
-    volume = nifti.load(scan.path, contrast=scan.contrast, nan="zero")
+    volume = dataclasses.replace(nifti.load(scan.path, contrast=scan.contrast, nan="zero"), label=scan.label)
     anomaly, path = maps.read(scan.label, volume), maps.path(scan.label, volume.contrast)
     case = brain_mri.preprocess(volume)
-    truth = read_lesions(scan.mask, volume.affine)
+    truth = read_lesions(scan, volume.affine)
     labels = brain_mri.slice_labels(root, volume)
     covered = np.flatnonzero(case.head.mean((1, 2)) > brain_mri.SMALLEST_HEAD)
     position = np.full(len(truth), np.nan)

@@ -177,8 +177,7 @@ class Scans:
 
     @cached_property
     def _truths(self) -> list[np.ndarray]:
-        masks = [scan.mask for scan in self.scans if scan.mask is not None]
-        return [read_lesions(mask, c.volume.affine) for mask, c in zip(masks, self._cases, strict=True)]
+        return [read_lesions(scan, c.volume.affine) for scan, c in zip(self.scans, self._cases, strict=True)]
 
     @cached_property
     def _previewed(self) -> list[int]:

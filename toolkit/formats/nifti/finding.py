@@ -2,49 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+import re
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from toolkit.example import Error
+from toolkit.data.file_names import printable
+from toolkit.example import Error, Note
 from toolkit.formats.nifti.header import TOLERANCE, read_grid
 from toolkit.formats.nifti.names import (
     OUTPUT,
+    alphanumeric,
     bids_entities,
     contrast_of_mask,
     desc_prefix,
-    group_of,
     is_nifti_name,
-    parse_file_name,
     spell_contrast,
     stem_of,
 )
+from toolkit.formats.nifti.places import HOLDERS, NUMBER, SESSION, Named, is_time, parse_path
 
 __all__ = ["Scan", "find"]
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One scan that `find` met. mask lies on the same grid, or is None. group is the patient: sessions share it."""
+    """One scan that `find` met. mask lies on the same grid, or is None. group is the patient: sessions share it.
+
+    lesions: the values of the mask that are lesions; None for all but 0.
+    """
 
     path: Path
     label: str
     contrast: str
     mask: Path | None = None
     group: str = ""
+    lesions: tuple[int, ...] | None = None
+
+    def marks(self, mask: np.ndarray) -> np.ndarray:
+        """Where a mask of this scan marks a lesion, boolean."""
+        return mask > 0 if self.lesions is None else np.isin(np.rint(mask), self.lesions)
 
 
 def find(root: str | Path, contrast: str | None = None) -> list[Scan]:
-    """The scans of a file or a folder (flat, a folder a patient, or BIDS), each with its lesion mask where it has one.
+    """The scans of a file or a folder (flat, a folder a patient, BIDS, nnU-Net and more: see `places`), with their masks.
 
     contrast: only scans that show this; "flair" and "FLAIR" are the same.
-    Masks, hidden files, diffgraft's counterfactuals and maps, and scans inside `derivatives/` are no scans. A mask
-    belongs to a scan by label and by grid (shape, and affine to 1e-3); one that names the contrast comes before one
-    that names none, one beside the scan before one elsewhere. Raises Error where nothing is found, where two scans
-    would share a label and contrast, where two masks fit equally well, or where a mask that fits by name is refused.
+    Masks, hidden files, diffgraft's counterfactuals and maps, and scans inside `derivatives/` are no scans. The label of a
+    scan comes from its name, else from the folders above it, with as many of them as it takes to tell scans apart. Of one
+    scan in several stages (orig/, pre/) that on the grid of the mask is taken, else the acquired one, and a note says so. A
+    mask belongs to a scan by label and by grid (shape, and affine to 1e-3); one that names the contrast comes before one
+    that names none, one beside the scan before one elsewhere, a consensus before the first rater, which is said.
+    Raises Error where nothing is found, where two scans would share a label and contrast, where two masks fit equally
+    well, or where a mask that fits by name is refused.
     """
     root = Path(root)
     wanted = spell_contrast(contrast) if contrast else None
@@ -52,32 +66,115 @@ def find(root: str | Path, contrast: str | None = None) -> list[Scan]:
         return [_single(root, wanted)]
     if not root.is_dir():
         raise Error(f"Scans are read from a file or a folder; '{root}' does not exist. Check the path.")
-    files = _files(root)
-    named = [(path, *parse_file_name(path)) for path in files]
+    named = [parse_path(path, root) for path in _files(root)]
     scans = [
-        (path, label, shows)
-        for path, label, shows in named
-        if shows not in ("mask", "brainmask") and "derivatives" not in path.relative_to(root).parts[:-1]
+        file
+        for file in named
+        if file.contrast not in ("mask", "brainmask") and "derivatives" not in file.path.relative_to(root).parts[:-1]
     ]
-    kept = [scan for scan in scans if wanted in (None, scan[2])]
+    kept = [scan for scan in scans if wanted in (None, scan.contrast)]
     if not kept:
-        seen = (
-            ", ".join(f"{sum(s[2] == name for s in scans)} {name}" for name in sorted({s[2] for s in scans})) or "none"
+        raise _nothing(root, wanted, scans)
+    masks = [file for file in named if file.contrast == "mask"]
+    return _pair(_labelled(kept, masks), masks)
+
+
+def _nothing(root: Path, wanted: str | None, scans: Sequence[Named]) -> Error:
+    shown = [scan.contrast for scan in scans]
+    seen = ", ".join(f"{shown.count(name)} {name}" for name in sorted(set(shown))) or "none"
+    remedy = f"Check the folder, or end the names in _{wanted or 'FLAIR'}.nii.gz."
+    if any(re.fullmatch("images?(tr|ts|val)", scan.path.parent.name, re.I) for scan in scans):
+        remedy = (
+            'nnU-Net says in dataset.json what a channel shows ("channel_names": {"0": "FLAIR"}); add it, or take the scans '
+            "as they are with --contrast unknown."
         )
-        raise Error(
-            f"A folder must hold at least one {wanted or 'scan'} (.nii or .nii.gz) to be read; '{root}' holds {seen}. "
-            f"Check the folder, or end the names in _{wanted or 'FLAIR'}.nii.gz."
+    return Error(
+        f"A folder must hold at least one {wanted or 'scan'} (.nii or .nii.gz) to be read; '{root}' holds {seen}. {remedy}"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ labels
+
+
+def _labelled(kept: Sequence[Named], masks: Sequence[Named]) -> list[tuple[Named, str, str]]:
+    """(scan, label, group) of those to be read: labels as long as it takes, one stage of each."""
+    alike: dict[tuple[str, str], list[Named]] = {}
+    for scan in kept:
+        alike.setdefault((scan.label.lower(), scan.contrast), []).append(scan)
+    found: list[tuple[Named, str, str]] = []
+    passed: list[tuple[Named, Named]] = []
+    for group in alike.values():
+        found += _told_apart(group, masks, passed)
+    if passed:
+        taken, left = passed[0]
+        line = (
+            f"{len(passed)} files are another stage of a scan that is read, and are left out: "
+            f"'{taken.path}' is taken, '{left.path}' is not. Give the folder of the others to read them."
         )
-    taken: dict[tuple[str, str], Path] = {}
-    for path, label, shows in kept:
-        # Without regard to case: the outputs must not meet on a file system that ignores it.
-        other = taken.setdefault((label.lower(), shows), path)
-        if other is not path:
-            raise Error(
-                f"Every scan needs a label of its own; '{other}' and '{path}' are both {label} {shows}. Rename one."
-            )
-    masks = _by_name(path for path, _, shows in named if shows == "mask")
-    return [Scan(path, label, shows, _mask_of(path, masks), group_of(path, label)) for path, label, shows in kept]
+        warnings.warn(printable(line), Note, stacklevel=4)
+    # Without regard to case: the outputs must not meet on a file system that ignores it.
+    known: dict[tuple[str, str], Path] = {}
+    for scan, label, _ in found:
+        if (other := known.setdefault((label.lower(), scan.contrast), scan.path)) is not scan.path:
+            raise _same(other, scan.path, label, scan.contrast)
+    return sorted(found, key=lambda each: each[0].path)
+
+
+def _told_apart(
+    alike: Sequence[Named], masks: Sequence[Named], passed: list[tuple[Named, Named]]
+) -> list[tuple[Named, str, str]]:
+    """Scans whose shortest labels are one, with longer ones. passed: is told (taken, left) of stages."""
+    chains: dict[tuple[str, ...], list[Named]] = {}
+    for scan in alike:
+        chains.setdefault(scan.chain, []).append(scan)
+    one = [_one_stage(scans, masks, passed) for scans in chains.values()]
+    if len(one) == 1:
+        scans = one[0]
+        if len(scans) == 1:
+            return [(scans[0], scans[0].label, scans[0].patient)]
+        # Series of one patient that dcm2niix numbered.
+        if all(scan.series for scan in scans):
+            return [(scan, scan.label + scan.series, scan.patient) for scan in scans]
+        raise _same(scans[0].path, scans[1].path, scans[0].label, scans[0].contrast)
+    by_name = any(scan.own and not scan.is_session for scan in alike)
+    sessions = all(chain and SESSION.fullmatch(chain[-1]) for chain in chains)
+    if by_name and not sessions and not all(NUMBER.fullmatch(scan.own) for scan in alike):
+        first, second = (scans[0] for scans in one[:2])
+        raise _same(first.path, second.path, first.label, first.contrast)
+    found = []
+    count = next((k for k in range(1, 9) if len({_folders(chain, k).lower() for chain in chains}) == len(chains)), 9)
+    for chain, scans in zip(chains, one, strict=True):
+        for scan in scans:
+            series = scan.series if len(scans) > 1 else ""
+            if by_name and sessions:
+                found.append((scan, scan.own + _folders(chain, count) + series, scan.patient))
+                continue
+            above = chain[:-1] if by_name and len(chain) > 1 and alphanumeric(chain[-1]) == scan.own else chain
+            timed = len(chain) > 1 and is_time(chain[-1])
+            patient = _folders(chain[:-1] if timed else above, count) + ("" if scan.is_session else scan.own)
+            found.append((scan, _folders(above, count) + scan.own + series, patient))
+    return found
+
+
+def _folders(chain: tuple[str, ...], count: int) -> str:
+    """The last folders of a chain, as part of a label."""
+    return alphanumeric("".join(chain[-count:]))
+
+
+def _one_stage(scans: list[Named], masks: Sequence[Named], passed: list[tuple[Named, Named]]) -> list[Named]:
+    """Of the stages of one scan the one to be read; scans that are no stages of another are all kept."""
+    if len(scans) == 1 or len({scan.stage for scan in scans}) < len(scans):
+        return scans
+    fits = {scan.path: _mask_of(scan, _masks_of(scan, scan.label, masks, True), False) is not None for scan in scans}
+    ranked = sorted(scans, key=lambda scan: (not fits[scan.path], scan.stage))
+    passed += [(ranked[0], left) for left in ranked[1:]]
+    return ranked[:1]
+
+
+def _same(first: Path, second: Path, label: str, contrast: str) -> Error:
+    return Error(
+        f"Every scan needs a label of its own; '{first}' and '{second}' are both {label} {contrast}. Rename one."
+    )
 
 
 def _files(root: Path, pattern: str = "**/*") -> list[Path]:
@@ -95,54 +192,100 @@ def _files(root: Path, pattern: str = "**/*") -> list[Path]:
 def _single(path: Path, wanted: str | None) -> Scan:
     if not is_nifti_name(path):
         raise Error(f"A NIfTI file ends in .nii or .nii.gz; found '{path}'. Convert it, or give another file.")
-    label, shows = parse_file_name(path)
-    if shows in ("mask", "brainmask") or OUTPUT.search(path.name):
+    # Below the folder of the patient, whose masks may lie beside that of the scan.
+    place = path.absolute().parent
+    while HOLDERS.fullmatch(place.name) or re.fullmatch("orig|pre|raw", place.name, re.I):
+        place = place.parent
+    scan = parse_path(place / path.absolute().relative_to(place), place)
+    if scan.contrast in ("mask", "brainmask") or OUTPUT.search(path.name):
         raise Error(
             f"A scan is needed; '{path}' is named as a mask or as a result of diffgraft. Give the acquired scan."
         )
-    if wanted and shows not in (wanted, "unknown"):
-        raise Error(f"A {wanted} scan is needed; '{path}' is named {shows}. Give the {wanted} scan.")
-    beside = [other for other in _files(path.parent, "*") if parse_file_name(other)[1] == "mask"]
-    contrast = wanted if wanted and shows == "unknown" else shows
-    return Scan(path, label, contrast, _mask_of(path, _by_name(beside)), group_of(path, label))
+    if wanted and scan.contrast not in (wanted, "unknown"):
+        raise Error(f"A {wanted} scan is needed; '{path}' is named {scan.contrast}. Give the {wanted} scan.")
+    beside = path.parent.glob("*") if place == path.absolute().parent else place.glob("*/*")
+    files = {
+        file.absolute() for file in (*_files(path.parent, "*"), *_files(place, "*"), *beside) if is_nifti_name(file)
+    }
+    masks = [file for file in (parse_path(file, place) for file in sorted(files)) if file.contrast == "mask"]
+    contrast = wanted if wanted and scan.contrast == "unknown" else scan.contrast
+    scan = dataclasses.replace(scan, contrast=contrast)
+    (found,) = _pair([(scan, scan.label, scan.patient)], masks)
+    return dataclasses.replace(found, path=path)
 
 
-def _keys(path: Path) -> list[Any]:
-    """What a mask and its scan have in common by name: the label, or else patient, session and run.
+# ------------------------------------------------------------------------------------------------------------- masks
 
-    The second is for derivatives, which often drop entities such as acq- or rec-.
+
+def _pair(scans: Sequence[tuple[Named, str, str]], masks: Sequence[Named]) -> list[Scan]:
+    """Each scan with its mask. A note says which of several raters is taken."""
+    found, raters = [], []
+    for scan, label, group in scans:
+        mask = _mask_of(scan, _masks_of(scan, label, masks, label == scan.label))
+        if mask is not None and mask.rater is not None:
+            raters.append(mask.path)
+        found.append(
+            Scan(
+                scan.path, label, scan.contrast, None if mask is None else mask.path, group, None if mask is None else mask.lesions
+            )
+        )  # fmt: skip
+    if raters:
+        line = f"{len(raters)} masks are one of several of their scan, as of raters; taken is '{raters[0].name}' and the like."
+        warnings.warn(printable(line), Note, stacklevel=3)
+    return found
+
+
+def _masks_of(scan: Named, label: str, masks: Iterable[Named], alone: bool) -> list[Named]:
+    """The masks that belong to a scan by name, or else by what is left of it.
+
+    alone: no other scan has its shortest label, so that a mask of this label in any folder is its own.
     """
-    label = parse_file_name(path)[0]
-    own = bids_entities(stem_of(path))
-    return [label, (own["sub"], own.get("ses"), own.get("run"), desc_prefix(own.get("desc", "")))] if own else [label]
-
-
-def _by_name(masks: Iterable[Path]) -> dict[Any, list[Path]]:
-    index: dict[Any, list[Path]] = {}
+    own = _bids_key(scan)
+    exact, less, above = [], [], []
     for mask in masks:
-        for key in _keys(mask):
-            index.setdefault(key, []).append(mask)
-    return index
+        near = alone or mask.chain == scan.chain or mask.chain == scan.chain[: len(mask.chain)]
+        if near and mask.label == scan.label:
+            exact.append(mask)
+        elif own and own == _bids_key(mask):
+            less.append(mask)
+        elif not mask.own and mask.chain and mask.chain == scan.chain[: len(mask.chain)]:
+            above.append(mask)
+    return exact or less or above
 
 
-def _mask_of(scan: Path, masks: dict[Any, list[Path]]) -> Path | None:
-    """The one mask of a scan, by name and grid; see `find`. masks: as `_by_name` gives them."""
-    same = next((masks[key] for key in _keys(scan) if key in masks), None)
-    if same is None:
+def _bids_key(file: Named) -> tuple[str | None, ...]:
+    """Patient, session and run: derivatives often drop entities such as acq- or rec-."""
+    own = bids_entities(stem_of(file.path))
+    return (own["sub"], own.get("ses"), own.get("run"), desc_prefix(own.get("desc", ""))) if own else ()
+
+
+def _mask_of(scan: Named, same: Sequence[Named], strict: bool = True) -> Named | None:
+    """The one mask of a scan among those of its name, by grid; see `find`. strict: a mask that cannot be read is an Error."""
+    if not same:
         return None
     try:
-        grid = read_grid(scan)
+        grid = read_grid(scan.path)
     except Error:
         return None  # `load` will say why, for this scan alone
-    shows = parse_file_name(scan)[1]
     ranked = []
     for mask in same:
-        other = read_grid(mask)
+        try:
+            other = read_grid(mask.path)
+        except Error:
+            if strict:
+                raise
+            continue
         if other.shape == grid.shape and np.abs(other.affine - grid.affine).max() <= TOLERANCE:
-            drawn_on = contrast_of_mask(mask)
-            ranked.append((0 if drawn_on == shows else 2 if drawn_on else 1, mask.parent != scan.parent, mask))
-    ranked.sort()
-    if len(ranked) > 1 and ranked[0][:2] == ranked[1][:2]:
-        first, second = ranked[0][2], ranked[1][2]
-        raise Error(f"A scan has one lesion mask; '{scan}' has '{first}' and '{second}' on its grid. Keep one of them.")
-    return ranked[0][2] if ranked else None
+            drawn_on = contrast_of_mask(mask.path)
+            fit = (0 if drawn_on == scan.contrast else 2 if drawn_on else 1, mask.path.parent != scan.path.parent)
+            ranked.append((*fit, mask.rater or (-1, 0), mask.path, mask))
+    ranked.sort(key=lambda each: each[:4])
+    if len(ranked) > 1 and ranked[0][:3] == ranked[1][:3]:
+        first, second = ranked[0][3], ranked[1][3]
+        raise Error(
+            f"A scan has one lesion mask; '{scan.path}' has '{first}' and '{second}' on its grid. Keep one of them."
+        )
+    if not ranked:
+        return None
+    chosen: Named = ranked[0][4]
+    return chosen if len(ranked) > 1 else dataclasses.replace(chosen, rater=None)

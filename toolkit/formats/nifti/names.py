@@ -9,8 +9,21 @@ from toolkit.data.file_names import printable, same_letters
 from toolkit.example import Error
 
 __all__ = [
-    "CONTRASTS", "OUTPUT", "alphanumeric", "bids_entities", "contrast_of_mask", "desc_prefix", "group_of",
-    "is_nifti_name", "parse_file_name", "spell_contrast", "stem_of",
+    "BRAIN_MASK",
+    "CONTRAST",
+    "CONTRASTS",
+    "MASK",
+    "MASK_FOLDERS",
+    "OUTPUT",
+    "alphanumeric",
+    "bids_entities",
+    "contrast_of_mask",
+    "desc_prefix",
+    "group_of",
+    "is_nifti_name",
+    "parse_file_name",
+    "spell_contrast",
+    "stem_of",
 ]  # fmt: skip
 
 # The end of a file name says what the file shows. Left: as it is met in the wild; right: BIDS spelling where there is
@@ -26,12 +39,16 @@ CONTRASTS = {
     "t1ce": "T1gd",
     "t1c": "T1gd",
     "t1post": "T1gd",
+    "t1wks": "T1gd",
+    "gado": "T1gd",
+    "mprage": "T1w",
     "t2": "T2w",
     "t2w": "T2w",
     "t2star": "T2starw",
     "t2starw": "T2starw",
     "pd": "PDw",
     "pdw": "PDw",
+    "dp": "PDw",
     "dwi": "dwi",
     "adc": "ADC",
     "swi": "swi",
@@ -54,15 +71,15 @@ MASKS = (
     "labels",
 )
 BRAIN_MASKS = ("brainmask", "headmask", "betmask")
-MASK_FOLDERS = {*MASKS, "segmentations", "labelstr", "labelsts"}
+MASK_FOLDERS = {*MASKS, "segmentations", "labelstr", "labelsts", "labelsval"}
 
 _BIDS = re.compile(
     r"sub-(?P<sub>[A-Za-z0-9]+)(?P<entities>(?:_[A-Za-z]+-[A-Za-z0-9+]+)*)(?:_(?P<suffix>[A-Za-z0-9]+))?"
 )
 _SPELLINGS = "|".join(sorted(CONTRASTS, key=len, reverse=True)).replace("t2flair", "t2[_-]?flair")
-_CONTRAST = re.compile(rf"(?:^|[_-])({_SPELLINGS})$", re.I)
-_MASK = re.compile(rf"(?:^|[_-])({'|'.join(MASKS)})$", re.I)
-_BRAIN_MASK = re.compile(r"(?:^|[_-])(?:brain|head|bet)[_-]?mask$", re.I)
+CONTRAST = re.compile(rf"(?:^|[_-])(?:[23]d)?({_SPELLINGS})$", re.I)
+MASK = re.compile(rf"(?:^|[_-])({'|'.join(MASKS)})$", re.I)
+BRAIN_MASK = re.compile(r"(?:^|[_-])(?:brain|head|bet)(?:[_-]?parenchyma)?[_-]?(?:mask|seg|segmentation)$", re.I)
 OUTPUT = re.compile(r"_desc-(?:healthycf|anomaly)[A-Za-z0-9]*_", re.I)
 
 
@@ -114,10 +131,10 @@ def parse_file_name(path: str | Path) -> tuple[str, str]:
         label = alphanumeric(entities.pop("sub") + "".join(key + value for key, value in entities.items()))
         return label, contrast
     contrast = "unknown"
-    for pattern, name in ((_BRAIN_MASK, "brainmask"), (_MASK, "mask")):
+    for pattern, name in ((BRAIN_MASK, "brainmask"), (MASK, "mask")):
         if contrast == "unknown" and (match := pattern.search(stem)):
             stem, contrast = stem[: match.start()], name
-    if match := _CONTRAST.search(stem):
+    if match := CONTRAST.search(stem):
         stem = stem[: match.start()]
         contrast = spell_contrast(match[1]) if contrast == "unknown" else contrast
     if contrast == "unknown" and path.parent.name.lower() in MASK_FOLDERS:
@@ -142,5 +159,5 @@ def contrast_of_mask(mask: Path) -> str:
     stem = stem_of(mask)
     if entities := bids_entities(stem):
         stem = re.sub("lesions?", "_", entities.get("desc", ""), flags=re.I).strip("_")
-    match = _CONTRAST.search(_MASK.sub("", stem))
+    match = CONTRAST.search(MASK.sub("", stem))
     return spell_contrast(match[1]) if match else ""
