@@ -288,6 +288,31 @@ def test_the_names_of_dcm2niix_are_read(tmp_path: Path, sidecar: dict[str, objec
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("words", "said", "named"),
+    [
+        ("Schädel FLAIR", "Schädel FLAIR", "Schadel_FLAIR"),  # ISO_IR 100
+        ("Schädel FLAIR", "SchÃ¤del FLAIR", "SchA_del_FLAIR"),  # ISO_IR 192
+        ("T2 FLAIR tra+fs 1/2", "T2 FLAIR tra+fs 1/2", "T2_FLAIR_tra+fs_1_2"),
+        ("t2_tirm_tra_dark-fluid.4mm (1)", "t2_tirm_tra_dark-fluid.4mm (1)", "t2_tirm_tra_dark-fluid.4mm_(1)"),
+    ],
+)
+def test_a_protocol_is_cut_off_the_name_as_dcm2niix_spells_it(
+    tmp_path: Path, words: str, said: str, named: str
+) -> None:
+    """Sidecar and file name as dcm2niix 1.0.20260724 writes them for a DICOM description `words`."""
+    for case in ("101", "102"):
+        converted(tmp_path, f"case{case}_{named}_20210304101500_5", SeriesDescription=said, ProtocolName=said, **TIMING)
+    assert found(tmp_path) == {f"case{case}": (f"case{case}", None) for case in ("101", "102")}
+
+
+def test_a_star_that_the_name_lacks_stands_in_the_sidecar(tmp_path: Path) -> None:
+    """dcm2niix 1.0.20260724 calls "T2* tra" T2_tra, and "T2 tra" of the same study and number T2_tra with a letter behind."""
+    converted(tmp_path, "a_T2_tra_20210304101500_5", SeriesDescription="T2* tra")
+    converted(tmp_path, "a_T2_tra_20210304101500_5a", SeriesDescription="T2 tra")
+    assert [(s.label, s.contrast) for s in nifti.find(tmp_path)] == [("a", "T2starw"), ("a", "T2w")]
+
+
 def test_timing_in_the_sidecar_tells_flair_without_a_word(tmp_path: Path) -> None:
     converted(tmp_path, "case1_t2_spc_sag_p2_iso_20210304101500_7", **TIMING)
     converted(tmp_path, "case2_t2_spc_sag_p2_iso_20210304101500_7", EchoTime=0.4, RepetitionTime=3.2)

@@ -241,11 +241,11 @@ def _converted(path: Path, words: str, chain: tuple[str, ...], contrast: str, ra
     if not match and contrast == UNKNOWN:
         return Named(path, alphanumeric(words), chain, UNKNOWN, rater=rater)
     for text in texts:
-        ending = re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
-        if ending and re.search(rf"(?:^|_){re.escape(ending)}(?:_\d+)?$", front, re.I):
-            number = re.search(r"_(\d+)$", front)
-            series = series or (f"s{number[1]}" if number else "")
-            front = re.sub(rf"_?{re.escape(ending)}(?:_\d+)?$", "", front, flags=re.I)
+        # Between the letters that all spell alike: dcm2niix changes others, and reads a UTF-8 description as Latin-1.
+        ending = r"\w{0,3}[\W_]*".join(re.findall("[A-Za-z0-9]+", text))
+        if ending and (cut := re.search(rf"(?:^|_){ending}[\W_]*(?:_(\d+))?$", front, re.I)):
+            series = series or (f"s{cut[1]}" if cut[1] else "")
+            front = front[: cut.start()]
             break
     else:
         rest = front
