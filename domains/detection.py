@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from toolkit.data import labels
 from toolkit.data.file_names import printable
 from toolkit.data.labels import Range, Vocabulary
 from toolkit.diffusion.model import Field
-from toolkit.example import Annotation, Boxes, Error, Example
+from toolkit.example import Annotation, Boxes, Error, Example, Note
 from toolkit.formats import boxed, coco, folders
 from toolkit.formats.folders import Aside, skip_or_raise
 from toolkit.formats.photograph import padded_place, parse_size, read_photograph, resize_and_pad
@@ -96,9 +97,14 @@ PRESETS = {
 """Part -> preset -> network and training, to be trained in this order. Measured on two CPU cores; see the model card."""
 
 
-def vocabulary(root: str | Path, only: Sequence[str] = (), **_: Any) -> Vocabulary:
-    """The classes of raw files, in the order of their names."""
-    return {TARGET: tuple(sorted(_counted(_wanted(boxed.rows(root, aside=lambda *_: None), only))))}
+def vocabulary(root: str | Path, only: Sequence[str] = (), origin: int | None = None, **_: Any) -> Vocabulary:
+    """The classes of raw files, in the order of their names. Errors: no box at all, with why the first file was put aside."""
+    aside: list[tuple[str, str]] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Note)  # `read` tells of them
+        rows = boxed.rows(root, aside=lambda name, reason: aside.append((name, reason)), origin=origin)
+    boxed.check_any_box((row.boxes for row in rows), root, aside)
+    return {TARGET: tuple(sorted(_counted(_wanted(rows, only))))}
 
 
 def read(
@@ -106,6 +112,7 @@ def read(
     size: str = f"{SIZE[1]}x{SIZE[0]}",
     crop: int | None = None,
     only: Sequence[str] = (),
+    origin: int | None = None,
     aside: Aside | None = None,
     watch: Callable[[int, int], object] = lambda *_: None,
 ) -> Iterator[Example]:
@@ -113,13 +120,14 @@ def read(
 
     crop: cut into windows of this width in pixels of the file, and of the aspect of `size`, side by side. A picture and
     its windows are one group. only: words such as "class=RBC"; a picture that shows none is left out: one where nobody has
-    marked what is everywhere teaches a model to draw what it was not told. aside(name, reason) is told of a file or a
-    box that cannot be used, and the rest is read; without it that is an Error. watch(done, of) is called once a picture.
+    marked what is everywhere teaches a model to draw what it was not told. origin: 0 or 1, the first pixel of Pascal VOC
+    files that do not say it. aside(name, reason) is told of a file or a box that cannot be used, and the rest is read;
+    without it that is an Error. watch(done, of) is called once a picture.
     """
     wanted = parse_size(size)
     if crop is not None and not crop >= 8:
         raise Error(f"A window is 8 pixels wide or more; found --crop {crop}.")
-    rows = _wanted(boxed.rows(root, aside=aside), only)
+    rows = _wanted(boxed.rows(root, aside=aside, origin=origin), only)
     counts = _counted(rows)
     names = tuple(sorted(counts))
     for whole in boxed.examples(rows, aside, watch):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from toolkit.example import Annotation, Boxes, Example
+from toolkit.example import Annotation, Boxes, Example, Note
 from toolkit.formats import boxed, coco, voc, yolo
 
 FORMATS = {"coco": coco, "voc": voc, "yolo": yolo}
@@ -34,9 +35,11 @@ def text(path: Path, content: str) -> Path:
 
 
 def found(root: Path, format: str | None = None) -> tuple[dict[str, list], list[tuple[str, str]]]:
-    """Name of each picture -> [(class, corners)], and what was put aside."""
+    """Name of each picture -> [(class, corners)], and what was put aside. What is said of VOC's first pixel is not heard."""
     aside: list[tuple[str, str]] = []
-    rows = boxed.rows(root, format, lambda *line: aside.append(line))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*--origin", Note)
+        rows = boxed.rows(root, format, lambda *line: aside.append(line))
     told = {
         row.name: [(n, tuple(c)) for n, c in zip(row.boxes.names, row.boxes.corners.tolist(), strict=True)]
         for row in rows

@@ -28,6 +28,7 @@ PREPARE = {
         "unless given.",
         panel=PLANTS,
     ),
+    "origin": Option("0 or 1: Pascal VOC's first pixel, where its files do not say.", panel=DETECTION),
     "overwrite": OVERWRITE,
 }
 
@@ -36,6 +37,7 @@ CONVERT = {
     "out": Argument("New folder."),
     "target": Option("coco, voc or yolo.", "--to", complete=FORMATS),
     "source": Option("coco, voc or yolo; found by what is there.", "--from", complete=FORMATS),
+    "origin": Option("0 or 1: Pascal VOC's first pixel, where its files do not say; by what they show."),
     "overwrite": OVERWRITE,
 }
 

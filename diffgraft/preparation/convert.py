@@ -30,7 +30,7 @@ from diffgraft.requests.verb import Call, verb
 from toolkit.data import dataset, xmp
 from toolkit.example import Error, Provenance
 from toolkit.formats import boxed, deep_pictures
-from toolkit.formats.boxed import Picture, Row
+from toolkit.formats.boxed import Listing, Picture, Row
 from toolkit.formats.photograph import read_photograph
 
 __all__ = ["FILE", "ConversionResult", "convert"]
@@ -66,8 +66,8 @@ class ConversionResult:
 def convert(request: ConversionRequest, call: Call) -> ConversionResult:
     """Write the pictures and boxes of a folder in another format.
 
-    The format of the source is found by what is there unless it is given. Errors: no usable picture, an unknown format;
-    then nothing is written.
+    The format of the source is found by what is there unless it is given. Errors: no usable picture, no box, an unknown
+    format; then nothing is written.
     """
     raw, target = request.raw, request.target
     if target not in boxed.FORMATS:
@@ -77,8 +77,8 @@ def convert(request: ConversionRequest, call: Call) -> ConversionResult:
     def put_aside(name: str, reason: str) -> None:
         aside.append((name, reason))
 
-    module, writer = boxed.find_format(raw, request.source), boxed.find_format(raw, target)
-    found = module.listing(raw, put_aside)
+    found = boxed.listing(raw, request.source, put_aside, request.origin)
+    writer = boxed.find_format(raw, target)
     pictures: list[Picture] = []
     turned = 0
     with dataset.staged_folder(request.out, request.overwrite, signs=(FILE,), needed=[raw]) as folder:
@@ -94,13 +94,14 @@ def convert(request: ConversionRequest, call: Call) -> ConversionResult:
         if not pictures:
             first = f" The first put aside, {aside[0][0]}: {aside[0][1]}" if aside else ""
             raise Error(f"A conversion needs one usable picture or more; '{raw}' has none.{first}")
-        writer.annotate(folder, pictures, found.names)
+        boxed.check_any_box((picture.boxes for picture in pictures), raw, aside)
+        writer.annotate(folder, pictures, found.names, _numbers(found, target))
         boxed.write_metadata(folder, pictures)
         quarantine(folder, aside)
         classes = Counter(dict.fromkeys(found.names, 0))
         classes.update(name for picture in pictures for name in picture.boxes.names)
         result = ConversionResult(
-            source=module.__name__.rpartition(".")[2],
+            source=found.format,
             target=target,
             pictures=len(pictures),
             boxes=classes.total(),
@@ -112,6 +113,16 @@ def convert(request: ConversionRequest, call: Call) -> ConversionResult:
         (folder / FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         record.save(folder, "convert", request)
     return result
+
+
+def _numbers(found: Listing, target: str) -> Mapping[str, int] | None:
+    """The number of each class in the target; None where they are counted anew, in the order of the source.
+
+    What has ids keeps them, and an index of YOLO is the id before it. COCO's ids may have gaps, which YOLO has no use for.
+    """
+    if (found.format, target) == ("yolo", "coco"):
+        return {name: index + 1 for name, index in found.numbers.items()}
+    return found.numbers if found.format == target else None
 
 
 def _copied(row: Row, folder: Path, made: Provenance | None) -> str:

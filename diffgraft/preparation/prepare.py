@@ -56,7 +56,7 @@ def prepare(request: PreparationRequest, call: Call) -> PreparationResult:
     if not raw.exists():
         raise Error(f"Raw files are read from a folder; '{raw}' does not exist. Check the path.")
     module = domain(name)
-    given = overrides(request, "contrast", "size", "only", "crop", "level")
+    given = overrides(request, "contrast", "size", "only", "crop", "level", "origin")
     options = _resolved(name, module, given | ({"only": [*request.only]} if request.only else {}))
     vocabulary = module.vocabulary(raw, **options)
     classes: dict[str, int] = dict.fromkeys(vocabulary.get(module.TARGET, ()), 0)

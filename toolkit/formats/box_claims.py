@@ -15,16 +15,14 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from toolkit.data.file_names import find_file, printable, same_letters
+from toolkit.data.file_names import printable, same_letters
 from toolkit.example import Boxes, Error, Note, Provenance
 from toolkit.formats import folders
-from toolkit.formats.box_checks import StatedBox, apply_orientation, check_boxes
+from toolkit.formats.box_checks import CheckedBoxes, StatedBox, apply_orientation, check_boxes
 from toolkit.formats.folders import Aside, skip_or_raise
 from toolkit.formats.photograph import DECODERS, MOST_PIXELS
 
-__all__ = [
-    "METADATA", "Claim", "Row", "clean_class_name", "find_files", "format_size", "locate_picture", "resolve_claims",
-]  # fmt: skip
+__all__ = ["METADATA", "Claim", "Row", "clean_class_name", "format_size", "resolve_claims"]
 
 METADATA = "metadata.csv"
 
@@ -93,11 +91,13 @@ def resolve_claims(root: Path, claims: Iterable[Claim], aside: Aside | None) -> 
             )  # fmt: skip
             continue
         of_pixels = orientation > 1 and (claim.size == size if size != shown and claim.size else stored)
-        boxes, faults = check_boxes(
-            claim.boxes, size if of_pixels else shown, claim.parts, lambda kind, _: told.update([kind])
-        )
-        for fault in faults:
-            skip_or_raise(aside, name, f"{fault} The picture stays.")
+        checked = check_boxes(claim.boxes, size if of_pixels else shown, claim.parts, lambda kind: told.update([kind]))
+        boxes = checked.boxes
+        if checked.unreadable or (checked.empty and not boxes.names):
+            skip_or_raise(aside, name, _unusable(checked))
+            continue
+        for reason in checked.empty:
+            skip_or_raise(aside, name, f"{reason} The picture stays.")
         if of_pixels:
             boxes = Boxes(apply_orientation(boxes.corners, orientation, size), boxes.names, shown)
         words = table.get(name, table.get(PurePosixPath(name).name, {}))
@@ -107,34 +107,6 @@ def resolve_claims(root: Path, claims: Iterable[Claim], aside: Aside | None) -> 
         _note(f"{count} {'box was' if count == 1 else 'boxes were'} {kind} in '{root}'.")
     idents = folders.unique_ids([name for name, *_ in made])
     return [Row(name, root / name, ident, *rest) for ident, (name, *rest) in zip(idents, made, strict=True)]
-
-
-def find_files(root: Path, *suffixes: str) -> list[Path]:
-    """The files below a folder with one of the suffixes, by name; without hidden ones and without links that lead out."""
-    inside, found = root.resolve(), []
-    for path in sorted(root.rglob("*")):
-        hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
-        if path.suffix.lower() in suffixes and not hidden and path.is_file() and path.resolve().is_relative_to(inside):
-            found.append(path)
-    return found
-
-
-def locate_picture(root: Path, bases: Iterable[Path], given: object) -> str:
-    """The path below the root of a picture that a file names, looked for in several folders. Errors: outside, missing."""
-    name = posixpath.normpath(given.replace("\\", "/")) if isinstance(given, str) and given.strip() else ""
-    if not name or folders.OUTSIDE.match(name) or "\0" in name:
-        raise Error(f"An annotation names a picture below its own folder; found {given!r:.200}.")
-    try:
-        path = next((path for base in bases if (path := find_file(base, name)) is not None), None)
-    except OSError as problem:  # a name that is longer than a file's can be
-        raise Error(
-            f"An annotation names a picture that exists; '{name:.80}...' cannot: {problem.strerror}."
-        ) from problem
-    if path is None:
-        raise Error(f"An annotation names a picture that exists; '{name}' is not there.")
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise Error(f"An annotation names a picture below its own folder; the link '{name}' leads out of it.")
-    return posixpath.normpath(path.relative_to(root).as_posix())
 
 
 def clean_class_name(name: object) -> str:
@@ -150,6 +122,13 @@ def format_size(size: Sequence[int] | None) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------- details
+
+
+def _unusable(checked: CheckedBoxes) -> str:
+    """Why a picture is put aside for its boxes: one that shows less than it holds would teach what is not so."""
+    first, *others = checked.unreadable or checked.empty
+    more = f" So it is with {len(others)} more." if others else ""
+    return f"{first}{more} A picture is used with all of its boxes or not at all."
 
 
 def _once(claims: Iterable[Claim], aside: Aside | None) -> dict[str, Claim]:

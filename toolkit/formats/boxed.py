@@ -6,13 +6,13 @@ A format is a module of FORMATS with
     listing(root, aside)            its classes and a Row a picture; headers are read, pixels are not
     read(root, aside, watch)
     write(examples, root, names)    a data set whose images/<id>.png the annotation files name too
-    annotate(root, pictures, names) these annotation files alone
+    annotate(root, pictures, names, numbers)    these annotation files alone
 
 Contract. Corners are x0 y0 x1 y1 in pixels of the picture as a viewer shows it, continuous from 0 to width and height; the
-right edge of the last pixel is the width. A box that cannot be true is left out by name and its picture stays; a picture
-whose boxes cannot be placed is put aside. Nothing outside of the folder is opened. A picture without a box is one that
-holds nothing. `metadata.csv`, if there is one, says by file name which group (patient, field) a picture belongs to, and
-its provenance; `write` makes one.
+right edge of the last pixel is the width. A picture is used with all of its boxes or not at all: one of which a box cannot be
+read is put aside, never taken for one that shows less, or nothing. A box without an area is left out by name. Nothing outside
+of the folder is opened. A picture without a box is one that holds nothing. `metadata.csv`, if there is one, says by file name
+which group (patient, field) a picture belongs to, and its provenance; `write` makes one.
 
 EXIF orientation. Boxes belong to the picture as it is shown when the size that the file states is that, and to the stored
 pixels, and are turned with them, when it is theirs. Where both have one size (mirrored, upside down, square) what the
@@ -26,8 +26,8 @@ import dataclasses
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -42,8 +42,8 @@ from toolkit.formats.folders import Aside, skip_or_raise
 from toolkit.formats.photograph import read_photograph
 
 __all__ = [
-    "FORMATS", "Annotate", "Listing", "Picture", "Row", "check_class_names", "examples", "find_format", "listing", "names", "read",
-    "reader", "rows", "write", "write_metadata", "writer",
+    "FORMATS", "Annotate", "Listing", "Picture", "Row", "check_any_box", "check_class_names", "examples", "find_format",
+    "listing", "names", "read", "reader", "rows", "write", "write_metadata", "writer",
 ]  # fmt: skip
 
 FORMATS = ("coco", "voc", "yolo")
@@ -51,10 +51,15 @@ FORMATS = ("coco", "voc", "yolo")
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures of a folder and the classes that its files declare, in their order."""
+    """The pictures of a folder and the classes that its files declare, in their order.
+
+    numbers: class -> its index (YOLO) or id (COCO, from 1 on), where the files give each one of its own. format: of FORMATS.
+    """
 
     rows: list[Row]
     names: tuple[str, ...]
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    format: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,14 +105,38 @@ def find_format(root: str | os.PathLike[str], format: str | None = None) -> Modu
     return _module(found[0])
 
 
-def listing(root: str | os.PathLike[str], format: str | None = None, aside: Aside | None = None) -> Listing:
-    """The pictures and classes of a folder. aside(name, reason) is told what cannot be used; without it that is an Error."""
-    return find_format(root, format).listing(root, aside)
+def listing(
+    root: str | os.PathLike[str], format: str | None = None, aside: Aside | None = None, origin: int | None = None
+) -> Listing:
+    """The pictures and classes of a folder. aside(name, reason) is told what cannot be used; without it that is an Error.
+
+    origin: where Pascal VOC's first pixel is, 0 or 1, in files that do not say it; other formats leave no doubt.
+    """
+    module = find_format(root, format)
+    name = module.__name__.rpartition(".")[2]
+    if origin is not None and (name != "voc" or origin not in (0, 1)):
+        raise Error(
+            f"An origin is 0 or 1, the number of the first pixel in Pascal VOC; found --origin {origin} of {name}. Leave it out."
+        )
+    found = module.listing(root, aside) if origin is None else module.listing(root, aside, origin)
+    return dataclasses.replace(found, format=name)
 
 
-def rows(root: str | os.PathLike[str], format: str | None = None, aside: Aside | None = None) -> list[Row]:
+def rows(
+    root: str | os.PathLike[str], format: str | None = None, aside: Aside | None = None, origin: int | None = None
+) -> list[Row]:
     """The pictures of a folder in the order of their names; none is decoded."""
-    return listing(root, format, aside).rows
+    return listing(root, format, aside, origin).rows
+
+
+def check_any_box(found: Iterable[Boxes], root: str | os.PathLike[str], aside: Sequence[tuple[str, str]]) -> None:
+    """Refuse a set without one box, which shows no object or was not understood. aside: what was put aside, and why."""
+    boxes = list(found)
+    if not any(each.names for each in boxes):
+        first = f" Put aside: {len(aside)}, the first, {aside[0][0]}: {aside[0][1]}" if aside else ""
+        raise Error(
+            f"A set of boxes has one box or more; '{root}' has none on its {len(boxes)} usable pictures.{first or ' Annotate one.'}"
+        )
 
 
 def names(root: str | os.PathLike[str], format: str | None = None) -> tuple[str, ...]:

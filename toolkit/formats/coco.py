@@ -4,9 +4,15 @@
     else any JSON file that has images, annotations with a bbox, and categories
     pictures by file_name, below the JSON's folder or the one above or ROOT, or their images/, JPEGImages/, train2017/ ...
 
-A bbox is x y width height, continuous, as everyone reads it. A crowd (iscrowd) is no object and is counted in a note;
-polygons, keypoints and captions are not read. Numbers come back to 1e-9 of a pixel, whole ones exactly. `write` makes
-instances.json; an image that is not real says "synthetic": true there, with its provenance.
+A bbox is x y width height, continuous, as everyone reads it. Where it is missing, or has no area, the box around the polygons
+or the mask in runs is taken, with a note; keypoints alone give none. CVAT's box with a `rotation` becomes the upright one around
+it. A crowd (iscrowd) is many objects without a box of each, and its picture is put aside; but where most objects of a file
+are called so, or CVAT wrote it, which calls every mask so, they are single objects. A file whose boxes all lie between 0 and 1
+has them in parts of the picture and is refused. Captions are not read. A category that no box has and that is no more than
+the supercategory of others (Roboflow's first one) is no class. Numbers come back to 1e-9 of a pixel, whole ones exactly.
+
+`write` makes instances.json with ids from 1, because pycocotools takes an annotation of id 0 for one without a match; an
+image that is not real says "synthetic": true there, with its provenance.
 """
 
 from __future__ import annotations
@@ -18,20 +24,49 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.example import Error, Note, Provenance
-from toolkit.formats import box_claims, boxed, folders
-from toolkit.formats.box_checks import StatedBox, parse_number
+from toolkit.formats import box_claims, box_places, boxed, folders
+from toolkit.formats.box_checks import AROUND, StatedBox, parse_number
 from toolkit.formats.box_claims import Claim
 from toolkit.formats.boxed import Listing, Picture
 from toolkit.formats.folders import Aside, skip_or_raise
+from toolkit.objects.outlines import around_segmentation, around_turned
 
 __all__ = ["FILE", "annotate", "holds", "listing", "read", "write"]
 
 FILE = "instances.json"
+CROWDS = "called a crowd (iscrowd) and read as one object, as its file calls most or CVAT calls every mask"
+"""What is told of a box that is taken from a crowd."""
+
 BELOW = ("", "images", "JPEGImages", "data")
+
+
+TURNED = (
+    "Label Studio puts a turned box of a picture that is not square beside its object in COCO's file, without a word of the turn. "
+    "Where boxes were turned, export YOLOv8 OBB and read that."
+)
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """What one JSON file says.
+
+    source: its name below the root. boxes: id of the image -> its boxes. strays: annotations of no image. unused: categories
+    that are the supercategory of others and that no box of the file has.
+    """
+
+    source: str
+    path: Path
+    images: Sequence[Mapping[str, Any]]
+    categories: Mapping[object, str]
+    boxes: Mapping[object, tuple[StatedBox, ...]]
+    strays: int
+    contributor: str
+    unused: frozenset[str]
 
 
 def holds(root: Path) -> bool:
@@ -45,26 +80,27 @@ def listing(root: str | os.PathLike[str], aside: Aside | None = None) -> Listing
     found = _files(root)
     if not found:
         raise Error(f"COCO boxes stand in a JSON file with images, annotations and categories; '{root}' holds none.")
-    claims: list[Claim] = []
-    names: dict[str, None] = {}
-    counted: Counter[str] = Counter()
+    files: list[CocoFile] = []
     for path in found:
         try:
-            content = _content(path)
-            categories = _categories(content["categories"])
+            files.append(_read(root, path))
         except Error as problem:
             skip_or_raise(aside, path.relative_to(root).as_posix(), str(problem))
-            continue
-        names |= dict.fromkeys(filter(None, categories.values()))
-        claims += _claims(root, path, content, categories, aside, counted)
-    for kind, count in counted.items():
-        warnings.warn(f"{count} {kind} of '{root}' left out.", Note, stacklevel=2)
-    return Listing(box_claims.resolve_claims(root, claims, aside), tuple(names))
+    counted = sum(file.strays for file in files)
+    if counted:
+        warnings.warn(f"{counted} annotations without a picture of '{root}' left out.", Note, stacklevel=2)
+    if any(file.contributor == "Label Studio" for file in files):
+        warnings.warn(TURNED, Note, stacklevel=2)
+    rows = box_claims.resolve_claims(root, _claims(root, files, aside), aside)
+    return Listing(rows, *_classes(files))
 
 
-def annotate(root: Path, pictures: Sequence[Picture], names: Sequence[str]) -> None:
-    """Write instances.json of pictures that lie in the folder."""
+def annotate(
+    root: Path, pictures: Sequence[Picture], names: Sequence[str], numbers: Mapping[str, int] | None = None
+) -> None:
+    """Write instances.json of pictures that lie in the folder. numbers: class -> category id, from 1 without it."""
     boxed.check_class_names(names)
+    ids = numbers or {name: number for number, name in enumerate(names, 1)}
     made = sum(picture.made is not None for picture in pictures)
     images, annotations = [], []
     for number_, picture in enumerate(pictures, 1):
@@ -79,7 +115,7 @@ def annotate(root: Path, pictures: Sequence[Picture], names: Sequence[str]) -> N
                 {
                     "id": len(annotations) + 1,
                     "image_id": number_,
-                    "category_id": list(names).index(name) + 1,
+                    "category_id": ids[name],
                     "bbox": [_short(value) for value in (x, y, width, height)],
                     "area": _short(width * height),
                     "iscrowd": 0,
@@ -91,7 +127,7 @@ def annotate(root: Path, pictures: Sequence[Picture], names: Sequence[str]) -> N
         "licenses": [],
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": n, "name": name, "supercategory": ""} for n, name in enumerate(names, 1)],
+        "categories": [{"id": ids[name], "name": name, "supercategory": ""} for name in names],
     }
     text = json.dumps(value, allow_nan=False, default=str, separators=(",", ":"))
     (root / FILE).write_text(text + "\n", encoding="utf-8")
@@ -107,7 +143,7 @@ write = boxed.writer(annotate)
 
 def _files(root: Path) -> list[Path]:
     """The JSON files of boxes; captions and keypoints of the same pictures are passed over where instances are there."""
-    every = box_claims.find_files(root, ".json")
+    every = box_places.find_files(root, ".json")
     named = [path for path in every if path.name.lower().startswith("instances")]
     named = named or [path for path in every if path.name.lower().endswith(".coco.json")]
     return named or [path for path in every if _looks_so(path)]
@@ -118,7 +154,66 @@ def _looks_so(path: Path) -> bool:
         content = _content(path)
     except Error:
         return False
-    return all(isinstance(line, dict) and "bbox" in line for line in content["annotations"][:9])
+    lines = content["annotations"][:9]
+    return all(isinstance(line, dict) and ("bbox" in line or "category_id" in line) for line in lines)
+
+
+def _read(root: Path, path: Path) -> CocoFile:
+    """What a JSON file says. Errors: none of COCO, or boxes in parts of the picture."""
+    content = _content(path)
+    categories = _categories(content["categories"])
+    images = [line if isinstance(line, dict) else {} for line in content["images"]]
+    known = {_key(line.get("id")) for line in images} - {None}
+    lines: dict[object, list[Mapping[str, Any]]] = {}
+    strays = 0
+    for line in content["annotations"]:
+        image = _key(line.get("image_id")) if isinstance(line, dict) else None
+        if image is None or image not in known:
+            strays += 1
+        else:
+            lines.setdefault(image, []).append(line)
+    info = content.get("info")
+    contributor = str(info.get("contributor", "")) if isinstance(info, dict) else ""
+    every = [line for some in lines.values() for line in some]
+    crowded = 2 * sum(_is_crowd(line) for line in every) > len(every)
+    boxes = {image: tuple(_said(line, categories, crowded) for line in some) for image, some in lines.items()}
+    if contributor != "diffgraft":
+        _check_pixels([box for some in boxes.values() for box in some])
+    parents = {
+        box_claims.clean_class_name(line.get("supercategory"))
+        for line in content["categories"]
+        if line.get("supercategory") != line.get("name")
+    }
+    unused = {name for name in categories.values() if name in parents} - {
+        box.name for some in boxes.values() for box in some
+    }
+    source = path.relative_to(root).as_posix()
+    return CocoFile(source, path, images, categories, boxes, strays, contributor, frozenset(unused))
+
+
+def _classes(files: Sequence[CocoFile]) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The classes of the files in the order of their ids, and the id of each where all files agree, from 1 on."""
+    used = {box.name for file in files for some in file.boxes.values() for box in some}
+    ids: dict[str, set[object]] = {}
+    for file in files:
+        for key, name in file.categories.items():
+            if name and (name in used or name not in file.unused):
+                ids.setdefault(name, set()).add(key)
+    numbers = {name: key for name, keys in ids.items() for key in keys if type(key) is int and len(keys) == 1}
+    if len(numbers) < len(ids) or len(set(numbers.values())) < len(ids) or min(numbers.values(), default=0) < 0:
+        return tuple(ids), {}
+    first = 1 if 0 in numbers.values() else 0
+    return tuple(sorted(numbers, key=numbers.__getitem__)), {name: key + first for name, key in numbers.items()}
+
+
+def _check_pixels(boxes: Sequence[StatedBox]) -> None:
+    """Refuse boxes in parts of width and height, as Azure writes them."""
+    corners = [value for box in boxes if not box.fault for value in box.corners]
+    if corners and max(corners) <= 1.01 and any(value % 1 for value in corners):
+        raise Error(
+            f"A bbox is in pixels; all {len(boxes)} of this file lie between 0 and 1, as parts of the picture do. Multiply them by "
+            "the width and height of their image."
+        )
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -144,51 +239,62 @@ def _categories(lines: Sequence[Any]) -> dict[object, str]:
     return found
 
 
-def _claims(
-    root: Path, path: Path, content: Mapping[str, Any], categories: Mapping[object, str], aside: Aside | None,
-    counted: Counter[str],
-) -> Iterator[Claim]:  # fmt: skip
-    source = path.relative_to(root).as_posix()
-    boxes: dict[object, list[StatedBox]] = {}
-    images = [line if isinstance(line, dict) else {} for line in content["images"]]
-    times = Counter(_key(line.get("id")) for line in images)
-    for line in content["annotations"]:
-        image = _key(line.get("image_id")) if isinstance(line, dict) else None
-        if image is None or image not in times:
-            counted["annotations without a picture"] += 1
-        elif line.get("iscrowd") in (1, True):
-            counted["crowds (iscrowd), which are no objects,"] += 1
-        else:
-            boxes.setdefault(image, []).append(_said(line, categories))
-    bases = _bases(root, path)
-    for place, line in enumerate(images, 1):
-        key = _key(line.get("id"))
-        try:
+def _claims(root: Path, files: Sequence[CocoFile], aside: Aside | None) -> Iterator[Claim]:
+    """What all files say of their pictures. They are looked for together: who is found by its path is nobody else."""
+    wanted = [(_bases(root, file.path), line.get("file_name")) for file in files for line in file.images]
+    places = iter(box_places.locate_pictures(root, wanted))
+    for file in files:
+        times = Counter(_key(line.get("id")) for line in file.images)
+        for number, line in enumerate(file.images, 1):
+            key, place, given = _key(line.get("id")), next(places), line.get("file_name")
             if key is None or times[key] > 1:
-                raise Error(f"An image has an id of its own; {source} gives image {place} {line.get('id')!r:.80}.")
-            name = box_claims.locate_picture(root, bases, line.get("file_name"))
-        except Error as problem:
-            given = line.get("file_name")
-            skip_or_raise(
-                aside, given[:200] if isinstance(given, str) and given else f"{source} image {place}", str(problem)
-            )
-            continue
-        yield Claim(name, tuple(boxes.get(key, ())), _size(line), made=_made(line))
+                place = Error(
+                    f"An image has an id of its own; {file.source} gives image {number} {line.get('id')!r:.80}."
+                )
+            if isinstance(place, Error):
+                named = given[:200] if isinstance(given, str) and given else f"{file.source} image {number}"
+                skip_or_raise(aside, named, str(place))
+            else:
+                yield Claim(place, file.boxes.get(key, ()), _size(line), made=_made(line))
 
 
-def _said(line: Mapping[str, Any], categories: Mapping[object, str]) -> StatedBox:
-    key, box = _key(line.get("category_id")), line.get("bbox")
+def _said(line: Mapping[str, Any], categories: Mapping[object, str], crowded: bool) -> StatedBox:
+    """One box. crowded: most objects of the file are called crowds, so that they are none."""
+    key = _key(line.get("category_id"))
     name = categories.get(key, "") if key is not None else ""
     if not name:
         return StatedBox("", fault=f"its class is one of the categories, and {line.get('category_id')!r:.40} is none")
-    if not isinstance(box, list) or len(box) != 4:
-        return StatedBox(name, fault=f"a bbox is x, y, width and height, and this one is {box!r:.60}")
-    x, y, width, height = map(parse_number, box)
+    words = line.get("attributes")
+    attributes = words if isinstance(words, dict) else {}
+    crowd = _is_crowd(line)
+    if crowd and not crowded and "occluded" not in attributes:  # which CVAT says of each object
+        return StatedBox(name, fault="a crowd (iscrowd) is many objects, without a box of each")
+    box = line.get("bbox")
+    stated = tuple(map(parse_number, box)) if isinstance(box, list) and len(box) == 4 else ()
+    x, y, width, height = stated or (math.nan,) * 4
+    if math.isfinite(x + y) and 0 < width < math.inf and 0 < height < math.inf:
+        corners = (x, y, x + width, y + height)
+        turn = parse_number(attributes.get("rotation", 0))
+        if math.isfinite(turn) and turn % 180:
+            return StatedBox(name, around_turned(corners, turn), how=AROUND)
+        return StatedBox(name, corners, how=CROWDS if crowd else "")
+    try:
+        return StatedBox(name, around_segmentation(line.get("segmentation")), how=CROWDS if crowd else AROUND)
+    except Error as problem:
+        words = str(problem) if line.get("segmentation") else ""
+    if not stated:
+        return StatedBox(
+            name, fault=f"a bbox is x, y, width and height, and this one is {box!r:.60}. {words}".strip(". ")
+        )
     if width < 0 or height < 0:
         return StatedBox(
             name, fault=f"a width and a height are not negative, and this box has {width:g} and {height:g}"
         )
     return StatedBox(name, (x, y, x + width, y + height))
+
+
+def _is_crowd(line: Mapping[str, Any]) -> bool:
+    return line.get("iscrowd") in (1, True)
 
 
 def _bases(root: Path, path: Path) -> list[Path]:
@@ -200,9 +306,11 @@ def _bases(root: Path, path: Path) -> list[Path]:
 
 
 def _key(value: object) -> object:
-    """An id that can be compared: an integer, also as 1.0, or a text; None for anything else."""
+    """An id that can be compared: an integer, also as 1.0 or "1", or a text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
+    if isinstance(value, str):
+        return int(value) if value.isdecimal() and str(int(value[:20])) == value else value
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -4,11 +4,19 @@
     the picture is that of the same stem, or the one in <filename>; where they are two, the annotation is refused
 
 Where the first pixel is. VOC counts pixels from 1 and both ends are inside: xmin 1, xmax 10 are the ten pixels 0 to 10.
-Many tools write corners from 0 to the width instead, and no file says which. Corners are taken as they stand in files of
-LabelImg and of tools that write as it does (a <path>, and a <database> Unknown; LabelImg writes 1 for 0). Read from 1
-(xmin - 1, ymin - 1, xmax, ymax) are files that `write` made, which say so in <source>, and all others together if none of
-their boxes begins at 0 and one or more ends at the width or height; else they too are taken as they stand. A small folder
-of which no box touches an edge may so be read a pixel too far to the right.
+Many tools write corners from 0 to the width instead, and few say so. A file tells by what its tool writes beside:
+
+    from 1      `write` (<source>), supervision (<database> roboflow.ai), the data of the challenge (<annotation> PASCAL VOC...)
+    from 0      LabelImg (a <path>, and a <database> Unknown; it writes 1 for 0), CVAT and datumaro (<database>, <annotation> and
+                <image> Unknown), Label Studio (<owner><name>)
+
+A box that begins at 0 shows that its files count from it. Of all others together corners are from 0 if one of them has a
+fraction, which no pixel has, or if a box begins at 0, or none ends at the width or height; else from 1. A small folder of
+which no box touches an edge may so be read a pixel too far to the right: what was taken is told of in a note, and `origin`
+says otherwise.
+
+An object without a <bndbox> that has a <polygon> (of LabelMe too) or a <robndbox> (roLabelImg) is the upright box around
+it, and so is a box that CVAT turned.
 
 `write` counts from 1, as VOC, supervision and Detectron2 do. Fractions are kept, with all their digits, and come back
 exactly. `difficult` objects are objects; difficult, truncated, pose, parts and segmentation are not kept. A file with a DTD
@@ -17,11 +25,12 @@ or an entity is refused (defusedxml).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import warnings
 import xml.etree.ElementTree as xml
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -31,12 +40,13 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from toolkit.example import Error, Note, Provenance
-from toolkit.formats import box_claims, boxed
-from toolkit.formats.box_checks import StatedBox, parse_number
+from toolkit.formats import box_claims, box_places, boxed
+from toolkit.formats.box_checks import AROUND, StatedBox, parse_number
 from toolkit.formats.box_claims import Claim
 from toolkit.formats.boxed import Listing, Picture
 from toolkit.formats.folders import Aside, skip_or_raise
 from toolkit.formats.photograph import SUFFIXES
+from toolkit.objects.outlines import Corners, around_points, around_turned
 
 __all__ = ["FOLDER", "annotate", "holds", "listing", "read", "write"]
 
@@ -51,27 +61,50 @@ SIDES = ("xmin", "ymin", "xmax", "ymax")
 BESIDE = ("", "JPEGImages", "images", "data")
 
 
+TURNED = (
+    "Label Studio leaves the turn of a box out of Pascal VOC. Where boxes were turned, export YOLOv8 OBB and read that."
+)
+
+
+@dataclass(frozen=True)
+class ParsedObject:
+    """One object. corners: SIDES as they stand, or none. around: of a box that is not in SIDES, continuous. turn: degrees."""
+
+    name: str
+    corners: tuple[Decimal, ...] = ()
+    around: Corners | None = None
+    turn: float = 0.0
+    fault: str = ""
+
+
 @dataclass(frozen=True)
 class ParsedFile:
-    """What one file says. corners: SIDES as they stand. first: of a pixel, as far as the file tells, or None."""
+    """What one file says. picture: its name, or why there is none. tool: what wrote it, "" if that is not known.
 
-    picture: str
+    first: where the first pixel is as far as the file tells, or None.
+    """
+
+    source: str
+    picture: str | Error
+    filename: str
     size: tuple[int, int] | None
-    objects: tuple[tuple[str, tuple[Decimal, ...], str], ...]
+    objects: tuple[ParsedObject, ...]
+    tool: str
     first: int | None
     made: Provenance | None
 
 
 def holds(root: Path) -> bool:
     """Whether there is an XML file that begins like an annotation."""
-    return any(b"<annotation" in _head(path) for path in box_claims.find_files(root, ".xml"))
+    return any(b"<annotation" in _head(path) for path in box_places.find_files(root, ".xml"))
 
 
-def listing(root: str | os.PathLike[str], aside: Aside | None = None) -> Listing:
-    """The pictures that have an XML file, and the classes in alphabetical order."""
+def listing(root: str | os.PathLike[str], aside: Aside | None = None, origin: int | None = None) -> Listing:
+    """The pictures that have an XML file, and the classes in alphabetical order. origin: where the first pixel is, 0 or 1,
+    in files that do not say it themselves."""
     root = Path(root)
     found: list[ParsedFile] = []
-    paths = box_claims.find_files(root, ".xml")
+    paths = box_places.find_files(root, ".xml")
     if not paths:
         raise Error(f"Pascal VOC boxes stand in XML files, one a picture; '{root}' holds none.")
     for path in paths:
@@ -79,24 +112,27 @@ def listing(root: str | os.PathLike[str], aside: Aside | None = None) -> Listing
             found.append(_read(root, path))
         except Error as problem:
             skip_or_raise(aside, path.relative_to(root).as_posix(), str(problem))
+    found = _located(root, found, aside)
     taken = {read.picture for read in found}
-    pictures = {path.relative_to(root).as_posix() for path in box_claims.find_files(root, *SUFFIXES)}
+    pictures = {path.relative_to(root).as_posix() for path in box_places.find_files(root, *SUFFIXES)}
     if bare := len(pictures - taken):
         line = f"{bare} {'picture' if bare == 1 else 'pictures'} without a usable XML file in '{root}' left out."
         warnings.warn(line, Note, stacklevel=2)
-    from_one = _from_one([read for read in found if read.first is None])
-    claims = []
-    for read in found:
-        one = from_one if read.first is None else read.first == 1
-        claims.append(
-            Claim(read.picture, tuple(_said(object_, one) for object_ in read.objects), read.size, made=read.made)
-        )
-    names = sorted({name for read in found for name, _, _ in read.objects if name})
+    if any(read.tool == "Label Studio" for read in found):
+        warnings.warn(TURNED, Note, stacklevel=2)
+    firsts = _firsts(root, found, origin)
+    claims = [
+        Claim(str(read.picture), tuple(_said(one, first) for one in read.objects), read.size, made=read.made)
+        for read, first in zip(found, firsts, strict=True)
+    ]
+    names = sorted({one.name for read in found for one in read.objects if one.name})
     return Listing(box_claims.resolve_claims(root, claims, aside), tuple(names))
 
 
-def annotate(root: Path, pictures: Sequence[Picture], names: Sequence[str]) -> None:
-    """Write Annotations/<id>.xml of pictures that lie in the folder."""
+def annotate(
+    root: Path, pictures: Sequence[Picture], names: Sequence[str], numbers: Mapping[str, int] | None = None
+) -> None:
+    """Write Annotations/<id>.xml of pictures that lie in the folder. numbers: VOC has none."""
     boxed.check_class_names(names)
     (root / FOLDER).mkdir()
     for picture in pictures:
@@ -138,19 +174,58 @@ def _read(root: Path, path: Path) -> ParsedFile:
     if top.tag != "annotation":
         raise Error(f"An annotation of Pascal VOC is an <annotation>; this file is a <{top.tag!s:.60}>. Move it away.")
     objects = tuple(_object(node) for node in top.findall("object"))
-    drawn = top.find("path") is not None and _text(top, "source/database") == "Unknown"
-    first = 1 if _text(top, "source/annotation") == FROM_ONE else 0 if drawn else None
+    if sum(1 for _ in top.iter("object")) > len(objects):
+        raise Error(
+            "Objects stand in <annotation> itself; this file has some elsewhere. Export it again as Pascal VOC."
+        )
+    tool, first = _tool(top)
     made = Provenance("synthetic", "unknown", "unknown") if _text(top, "source/database") == SYNTHETIC else None
-    return ParsedFile(_picture(root, path, _text(top, "filename")), _size(top), objects, first, made)
+    filename = _text(top, "filename")
+    picture = _picture(root, path, filename)
+    return ParsedFile(path.relative_to(root).as_posix(), picture, filename, _size(top), objects, tool, first, made)
 
 
-def _picture(root: Path, path: Path, filename: str) -> str:
-    """The picture of an XML file: that of its stem, or the one it names."""
+def _tool(top: Any) -> tuple[str, int | None]:
+    """What wrote a file, and where its first pixel is."""
+    database, annotation, image = (_text(top, f"source/{name}") for name in ("database", "annotation", "image"))
+    if annotation == FROM_ONE:
+        return "diffgraft", 1
+    if database == "Unknown" and top.find("path") is not None:
+        return "LabelImg", 0
+    if database == annotation == image == "Unknown":
+        return "CVAT and datumaro", 0
+    if _text(top, "owner/name") == "Label Studio":
+        return "Label Studio", 0
+    if database == "roboflow.ai":
+        return "supervision", 1
+    if annotation.upper().startswith("PASCAL VOC"):
+        return "the VOC challenge", 1
+    return "", None
+
+
+def _located(root: Path, found: Sequence[ParsedFile], aside: Aside | None) -> list[ParsedFile]:
+    """The files whose picture is found, also by its last name where it does not lie beside."""
+    lost = [n for n, read in enumerate(found) if isinstance(read.picture, Error) and read.filename]
+    used = [((root,), read.picture) for read in found if isinstance(read.picture, str)]  # nobody else's
+    places = box_places.locate_pictures(root, [*used, *(((), found[n].filename) for n in lost)])[len(used) :]
+    by_name = {n: place for n, place in zip(lost, places, strict=True) if isinstance(place, str)}
+    kept = []
+    for n, read in enumerate(found):
+        picture = by_name.get(n, read.picture)
+        if isinstance(picture, Error):
+            skip_or_raise(aside, read.source, str(picture))
+        else:
+            kept.append(dataclasses.replace(read, picture=picture))
+    return kept
+
+
+def _picture(root: Path, path: Path, filename: str) -> str | Error:
+    """The picture of an XML file beside it: that of its stem, or the one it names. Errors: these are two."""
     above = path.parent.parent if path.parent != root else root
     bases = [base / name for base in dict.fromkeys((path.parent, above, root)) for name in BESIDE]
     by_name, problem = "", None
     try:
-        by_name = box_claims.locate_picture(root, bases, filename)
+        by_name = box_places.locate_picture(root, bases, filename)
     except Error as found:
         problem = found
     stems = [Path(filename).stem] if by_name else []
@@ -158,7 +233,7 @@ def _picture(root: Path, path: Path, filename: str) -> str:
         return by_name
     for suffix in dict.fromkeys((*SUFFIXES, *(s.upper() for s in SUFFIXES))):
         try:
-            by_stem = box_claims.locate_picture(root, bases, path.stem + suffix)
+            by_stem = box_places.locate_picture(root, bases, path.stem + suffix)
         except Error:
             continue
         if by_name:
@@ -166,34 +241,65 @@ def _picture(root: Path, path: Path, filename: str) -> str:
                 f"An annotation is of one picture; by its name this one is of {by_stem}, by <filename> of {by_name}."
             )
         return by_stem
-    if problem is not None:
-        raise problem
-    return by_name
+    return by_name if problem is None else problem
 
 
-def _object(node: Any) -> tuple[str, tuple[Decimal, ...], str]:
-    """(class, corners as they stand, why it is no box)."""
+def _object(node: Any) -> ParsedObject:
     name = box_claims.clean_class_name(_text(node, "name"))
-    texts = [_text(node, f"bndbox/{side}") for side in SIDES]
     if not name:
-        return "", (), "it has a name, and this one has none"
-    if not all(math.isfinite(parse_number(text)) for text in texts):
-        return name, (), f"its corners are finite numbers, and these are {', '.join(texts):.80}"
+        return ParsedObject("", fault="it has a name, and this one has none")
+    boxes = node.findall("bndbox")
+    if len(boxes) > 1:
+        return ParsedObject(name, fault=f"an object has one bndbox, and this one has {len(boxes)}")
+    if not boxes:
+        try:
+            return ParsedObject(name, around=_around(node))
+        except Error as problem:
+            return ParsedObject(
+                name,
+                fault=f"an object has a bndbox with {', '.join(SIDES)}, and this one has none. {problem}".rstrip("."),
+            )
+    texts = [_text(boxes[0], side) for side in SIDES]
+    turn = [parse_number(_text(one, "value")) for one in node.iter("attribute") if _text(one, "name") == "rotation"]
+    if not all(math.isfinite(parse_number(text)) for text in (*texts, *turn)):
+        return ParsedObject(name, fault=f"its corners are finite numbers, and these are {', '.join(texts):.80}")
     try:
-        return name, tuple(Decimal(text) for text in texts), ""
+        corners = tuple(Decimal(text) for text in texts)
     except InvalidOperation:  # what float reads and Decimal does not
-        return name, tuple(Decimal(float(text)) for text in texts), ""
+        corners = tuple(Decimal(float(text)) for text in texts)
+    return ParsedObject(name, corners, turn=turn[0] if turn else 0.0)
 
 
-def _said(found: tuple[str, tuple[Decimal, ...], str], from_one: bool) -> StatedBox:
-    name, corners, fault = found
-    if fault:
-        return StatedBox(name, fault=fault)
-    x0, y0, x1, y1 = corners
-    if from_one:
+def _around(node: Any) -> Corners:
+    """The upright box around the outline of an object."""
+    turned = node.find("robndbox")
+    if turned is not None:
+        x, y, width, height, angle = (parse_number(_text(turned, name)) for name in ("cx", "cy", "w", "h", "angle"))
+        if not (math.isfinite(x + y + angle) and 0 < width < math.inf and 0 < height < math.inf):
+            raise Error("Its robndbox is cx, cy, w, h and angle, which is not so.")
+        return around_turned((x - width / 2, y - height / 2, x + width / 2, y + height / 2), math.degrees(angle))
+    outline = node.find("polygon")
+    if outline is None:
+        raise Error("")
+    points = [_text(point, side) for point in outline.findall("pt") for side in ("x", "y")]  # LabelMe
+    for number in range(1, len(outline) // 2 + 1) if not points else ():
+        points += [_text(outline, f"x{number}"), _text(outline, f"y{number}")]
+    return around_points([parse_number(point) for point in points])
+
+
+def _said(one: ParsedObject, first: int) -> StatedBox:
+    if one.fault:
+        return StatedBox(one.name, fault=one.fault)
+    if one.around is not None:
+        return StatedBox(one.name, one.around, how=AROUND)
+    x0, y0, x1, y1 = one.corners
+    if first:
         x0, x1 = _first_from_zero(x0, x1)
         y0, y1 = _first_from_zero(y0, y1)
-    return StatedBox(name, (float(x0), float(y0), float(x1), float(y1)))
+    corners = (float(x0), float(y0), float(x1), float(y1))
+    if one.turn % 180:
+        return StatedBox(one.name, around_turned(corners, one.turn), how=AROUND)
+    return StatedBox(one.name, corners)
 
 
 def _first_from_zero(low: Decimal, high: Decimal) -> tuple[Decimal, Decimal]:
@@ -201,17 +307,38 @@ def _first_from_zero(low: Decimal, high: Decimal) -> tuple[Decimal, Decimal]:
     return (low - 1, high) if low - 1 <= high else (low, high - 1)
 
 
-def _from_one(found: Sequence[ParsedFile]) -> bool:
-    """Whether files that do not say so count pixels from 1."""
-    low, ends = math.inf, False
+def _firsts(root: Path, found: Sequence[ParsedFile], origin: int | None) -> list[int]:
+    """Where the first pixel of each file is, 0 or 1; what is taken and not stated is told of."""
+    groups: dict[str, list[ParsedFile]] = {}
     for read in found:
-        for _, corners, fault in read.objects:
-            if not fault:
-                low = min(low, *map(float, corners))
-                ends |= read.size is not None and (
-                    max(corners[0::2]) == read.size[1] or max(corners[1::2]) == read.size[0]
-                )
-    return ends and low >= 1
+        groups.setdefault(read.tool, []).append(read)
+    taken = {tool: _taken(reads) for tool, reads in groups.items()}
+    for tool, (first, why) in taken.items():
+        if tool == "diffgraft" or not any(read.objects for read in groups[tool]):
+            continue
+        if origin is not None:
+            taken[tool] = (origin, "")
+        elif tool != "LabelImg":  # which is what others are measured by
+            what = "pixels counted from 1, both ends inside" if first else "corners from 0 to the width"
+            count = len(groups[tool])
+            line = f"{count} XML {'file is' if count == 1 else 'files are'} read as {what}, because {why}, in '{root}'."
+            warnings.warn(f"{line} To read the other: --origin {1 - first}", Note, stacklevel=4)
+    return [taken[read.tool][0] for read in found]
+
+
+def _taken(found: Sequence[ParsedFile]) -> tuple[int, str]:
+    """Where files of one tool have their first pixel, and why."""
+    boxes = [(one.corners, read.size) for read in found for one in read.objects if one.corners]
+    known = found[0].first
+    if known != 0 and found[0].tool != "diffgraft" and any(min(corners) < 1 for corners, _ in boxes):
+        return 0, "a box begins before 1"
+    if known is not None:
+        return known, f"{found[0].tool} {'counts' if ' and ' not in found[0].tool else 'count'} so"
+    if any(value % 1 for corners, _ in boxes for value in corners):
+        return 0, "a corner has a fraction"
+    if any(size and (max(corners[0::2]) == size[1] or max(corners[1::2]) == size[0]) for corners, size in boxes):
+        return 1, "no box begins at 0 and one ends at the edge"
+    return 0, "no box touches an edge"
 
 
 def _size(top: Any) -> tuple[int, int] | None:
