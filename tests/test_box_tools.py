@@ -366,8 +366,8 @@ PLACES = {
     "https://host.example/data/upload/1/b0.jpg?token=1": "b0.jpg",
     "s3://bucket/a%20b0.jpg": "a b0.jpg",
     "images/a%20b0.jpg": "a b0.jpg",
-    "C:\\Users\\me\\B0.JPG": "b0.jpg",
-    "file:///home/me/Bla\u0308tter.jpg": "Blätter.jpg",
+    "D:\\work\\B0.JPG": "b0.jpg",
+    "file:///pictures/Bla\u0308tter.jpg": "Blätter.jpg",
 }
 
 
