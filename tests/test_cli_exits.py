@@ -15,7 +15,7 @@ import pytest
 from box_sets import annotation, picture, text
 from commands import BRAIN, ENVIRONMENT, MODELS, PLANT, START, answer, diffgraft
 
-from diffgraft.cli.exits import Exit, code_of
+from diffgraft.cli.exits import Exit, Stopped, code_of
 from toolkit.example import Error
 
 
@@ -69,6 +69,8 @@ def wrapped(problem: Exception) -> Exception:
         (wrapped(ValueError("no")), Exit.REFUSED),
         (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), Exit.DISK_FULL),
         (KeyboardInterrupt(), Exit.INTERRUPTED),
+        (Stopped(signal.SIGTERM), Exit.TERMINATED),
+        (Stopped(signal.SIGHUP), Exit.HUNG_UP),
         (ZeroDivisionError(), None),
     ],
 )
@@ -85,8 +87,8 @@ def test_a_pipe_that_closes_early_is_no_error(tmp_path):
 # ------------------------------------------------------------------------------------------------------------- Ctrl-C
 
 
-def interrupted(*words: object, folder: Path) -> subprocess.Popen[str]:
-    """A verb that gets Ctrl-C as soon as it has begun, which -v says."""
+def interrupted(*words: object, folder: Path, number: int = signal.SIGINT) -> subprocess.Popen[str]:
+    """A verb that gets Ctrl-C, or another signal, as soon as it has begun, which -v says."""
     process = subprocess.Popen(
         [*START, *map(str, words), "-v"],
         cwd=folder,
@@ -99,7 +101,7 @@ def interrupted(*words: object, folder: Path) -> subprocess.Popen[str]:
     first = process.stderr.readline()
     assert "INFO diffgraft.cli.command: " in first, first + process.stderr.read()
     for _ in range(3):  # one that falls into a destructor is lost
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         try:
             process.wait(20)
             break
@@ -133,7 +135,6 @@ VERBS = [
     f"audit leaves leaves --model {PLANT} --out OUT",
     "replay leaves OUT",
     f"demo --out OUT --models {MODELS}",
-    "methods",
     f"doctor --models {MODELS}",
 ]
 WITH_TORCH = [
@@ -146,12 +147,12 @@ WITH_TORCH = [
 ]
 
 
-def stops(command: str, inputs: Path, out: Path) -> None:
-    process = interrupted(*command.replace("OUT", str(out)).split(), folder=inputs)
+def stops(command: str, inputs: Path, out: Path, number: int = signal.SIGINT) -> None:
+    process = interrupted(*command.replace("OUT", str(out)).split(), folder=inputs, number=number)
     shown, errors = process.communicate()
-    assert process.returncode == 130, (process.returncode, shown, errors)
+    assert process.returncode == 128 + number, (process.returncode, shown, errors)
     assert errors.endswith("diffgraft: stopped\n") and "Traceback" not in errors
-    assert not out.exists() or not any(out.iterdir())
+    assert [path for path in out.parent.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("command", VERBS)
@@ -163,6 +164,32 @@ def test_ctrl_c_is_130_and_leaves_nothing(command, inputs, tmp_path):
 @pytest.mark.parametrize("command", WITH_TORCH)
 def test_ctrl_c_is_130_in_what_trains_too(command, inputs, tmp_path):
     stops(command, inputs, tmp_path / "out")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("command", VERBS[:6])
+def test_other_signals_end_a_verb_as_ctrl_c_does(command, number, inputs, tmp_path):
+    stops(command, inputs, tmp_path / "out", number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", WITH_TORCH)
+def test_sigterm_ends_what_trains_too(command, inputs, tmp_path):
+    stops(command, inputs, tmp_path / "out", signal.SIGTERM)
+
+
+def test_a_run_under_nohup_outlives_its_terminal(inputs, tmp_path):
+    process = subprocess.Popen(
+        ["nohup", *START, "prepare", "brain_mri", "scans", str(tmp_path / "out"), "-v"],
+        cwd=inputs, env=ENVIRONMENT, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    while "INFO diffgraft.cli.command: " not in (line := process.stderr.readline()):
+        assert line
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert (tmp_path / "out" / "manifest.jsonl").is_file()
 
 
 def test_ctrl_c_while_images_are_drawn_leaves_no_part_of_them(tmp_path):

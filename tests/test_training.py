@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from diffgraft.training.train import train_part
 from domains import brain_mri
 from toolkit.data import dataset
 from toolkit.diffusion.model import Spec
-from toolkit.example import Annotation, Error, Example
+from toolkit.example import Annotation, Error, Example, Note
 from toolkit.networks.classifier import NoisyClassifier
 from toolkit.networks.preconditioning import Preconditioned, edm
 from toolkit.networks.unet import ConditionalUNet
@@ -494,6 +495,20 @@ def test_a_half_written_state_is_ignored_and_removed(tmp_path):
     (half / "state.json").write_text('{"step": 9}')
     assert loaded(tmp_path) == 2
     assert not half.exists()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "random.safetensors", "state.json"])
+@pytest.mark.parametrize("kept", [0, 5, None], ids=["empty", "cut", "gone"])
+def test_a_torn_newest_state_gives_way_to_the_one_before(tmp_path, name, kept):
+    # A machine that lost its power may have the name of a file and not its content.
+    saved(tmp_path, 1, 2)
+    path = tmp_path / "latest" / name
+    path.unlink() if kept is None else path.write_bytes(path.read_bytes()[:kept])
+    with pytest.warns(Note, match=r"newest state of the training is damaged; it goes on with .*previous"):
+        assert loaded(tmp_path) == 1
+    shutil.copy(path if kept is not None else __file__, tmp_path / "previous" / name)
+    with pytest.raises(Error, match=r"goes on with a whole state.*Delete"):
+        loaded(tmp_path)
 
 
 def test_a_killed_move_leaves_the_previous_state(tmp_path):

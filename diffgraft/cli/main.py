@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from diffgraft.cli import data, deploying, making, measuring, training
 from diffgraft.cli.command import COMMON, register
 from diffgraft.cli.console import Console, as_object, one_line
-from diffgraft.cli.exits import Exit, code_of, table
+from diffgraft.cli.exits import MEANING, Exit, code_of, listen, table
 from diffgraft.cli.options import Backend
 
 __all__ = ["Backend", "app", "main"]
@@ -75,9 +75,10 @@ app.add_typer(measuring.evaluate)
 def main() -> None:
     """Entry point: runs a verb, turns what ended it into one line, and exits with its code where that is not 0."""
     words = sys.argv[1:]
+    listen()
     try:
         code = Exit(app(words or ["--help"], prog_name="diffgraft", standalone_mode=False) or 0)
-        line = "stopped" if code == Exit.INTERRUPTED else ""
+        line = "stopped" if MEANING[code][0] == "interrupted" else ""
     except BaseException as problem:
         found = None if isinstance(problem, SystemExit) else code_of(problem)
         if found is None:
@@ -90,7 +91,7 @@ def main() -> None:
 
 
 def _line(problem: BaseException, code: Exit) -> str:
-    if code == Exit.INTERRUPTED:
+    if MEANING[code][0] == "interrupted":
         return "stopped"
     if code != Exit.USAGE:
         return one_line(problem)

@@ -9,7 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from toolkit.data.staging import locked
+
 __all__ = ["file_stamps", "in_one_precision", "staged_copy"]
+
+
+PREFIX = ".export-"
+"""Before the names of such folders."""
 
 
 @contextmanager
@@ -18,10 +24,13 @@ def staged_copy(root: Path) -> Iterator[Path]:
 
     Copies, not links: neither the checker of ONNX nor ONNX Runtime reads weights through one.
     """
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=root) as name:
+    with locked(root / "export", "A model folder"), tempfile.TemporaryDirectory(prefix=PREFIX, dir=root) as name:
         folder = Path(name)
+        for stale in root.glob(f"{PREFIX}*"):  # of an export that was killed: this one has the lock
+            if stale != folder:
+                shutil.rmtree(stale, ignore_errors=True)
         for path in root.iterdir():
-            if path.is_file():
+            if path.is_file() and not path.name.startswith("."):
                 shutil.copy2(path, folder / path.name)
         yield folder
 

@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from PIL import Image, PngImagePlugin
 
 from toolkit.data import xmp
 from toolkit.data.file_names import printable
+from toolkit.data.staging import staged_folder
 from toolkit.example import Annotation, Boxes, Error, Example, Geometry, Provenance
 
 __all__ = ["FOLDS", "fold_of", "read", "read_info", "staged_folder", "write"]
@@ -98,57 +98,6 @@ def read_info(root: str | os.PathLike[str]) -> dict[str, Any]:
         return {**json.loads(path.read_text(encoding="utf-8"))}
     except (ValueError, TypeError) as problem:
         raise Error(f"A data set has a dataset.json that diffgraft wrote; {path} is not: {problem}.") from problem
-
-
-class staged_folder:
-    """A folder that appears at `root` only when the block ends without an error; an existing one is refused.
-
-    overwrite: replace an existing folder, if it holds every file of `signs`, by which it is known as one that diffgraft
-    wrote, and none of the paths in `needed`, which the run reads.
-    """
-
-    def __init__(
-        self,
-        root: str | os.PathLike[str],
-        overwrite: bool = False,
-        signs: Iterable[str] = ("manifest.jsonl",),
-        needed: Iterable[str | os.PathLike[str]] = (),
-    ) -> None:
-        # Resolved, because "." has no name and a link cannot be replaced by a folder.
-        self.given, self.root, self.overwrite = root, Path(root).resolve(), overwrite
-        self.signs, self.needed = tuple(signs), tuple(Path(path) for path in needed)
-        self.folder = self.root.parent / f".{self.root.name}.partial-{os.getpid()}"
-
-    def __enter__(self) -> Path:
-        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
-            if not self.overwrite:
-                raise Error(
-                    f"Output must be a new or empty folder; {self.given} is not. Take another or add --overwrite."
-                )
-            self._refuse_to_lose()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        return self.folder
-
-    def _refuse_to_lose(self) -> None:
-        for path in self.needed:
-            if path.resolve().is_relative_to(self.root):
-                raise Error(
-                    f"A run never replaces what it reads; '{path}' lies in the output folder '{self.given}'. Take another."
-                )
-        if not all((self.root / name).is_file() for name in self.signs):
-            raise Error(
-                f"Only a folder that diffgraft wrote is replaced ({', '.join(self.signs)}); '{self.given}' is none. "
-                "Take another."
-            )
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is None:
-            if self.root.exists():
-                shutil.rmtree(self.root)
-            self.folder.replace(self.root)
-        else:
-            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _manifest(root: Path) -> list[str]:

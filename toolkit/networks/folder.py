@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from toolkit.data.staging import share
 from toolkit.diffusion.finite import check_inputs
 from toolkit.diffusion.model import OBJECTS, TEXT, Codec, Cond, Identity, Model, Spec
 from toolkit.example import Error
@@ -97,6 +98,7 @@ def save_part(root: Path, part: str, weights: Mapping[str, Tensor], meta: Mappin
         raise Error(f"Weights must fit in fp16; those of '{part}' do not. Train with a lower learning rate.")
     fresh, final = root / f".{part}.safetensors", root / f"{part}.safetensors"
     save_file(half, fresh)
+    share(fresh)
     if not final.is_file() or not filecmp.cmp(fresh, final, shallow=False):
         _forget(root, part)
         meta = _without(root, meta, [other for other, base in CHANGES.items() if base == part])
