@@ -18,6 +18,7 @@ from diffgraft.cli.command import COMMON, register
 from diffgraft.cli.console import Console, as_object, one_line
 from diffgraft.cli.exits import MEANING, Exit, code_of, listen, table
 from diffgraft.cli.options import Backend
+from toolkit.data.file_names import printable
 
 __all__ = ["Backend", "app", "main"]
 
@@ -108,7 +109,7 @@ def _verb(words: list[str]) -> str:
 
 def _tell(line: str, code: Exit, as_json: bool) -> None:
     """An error on standard error, and as the one JSON object where that is asked for."""
-    print(f"diffgraft: {line}", file=sys.stderr)
+    print(f"diffgraft: {printable(line)}", file=sys.stderr)
     try:
         if as_json:
             print(as_object(_verb(sys.argv[1:]), code, error=line, paths={}, figures={}, quarantined=0, next=""))
