@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.data import labels
+from toolkit.data.background import level_background
 from toolkit.data.head import head_mask, inner_head
 from toolkit.data.labels import Range, Vocabulary
 from toolkit.data.transforms import Box, fit, square_box, to_window, unfit
@@ -98,13 +99,14 @@ BRAIN_LEVEL = 0.4
 class PreparedScan:
     """One scan, ready for the model, with the way back.
 
-    stack (S, rows, cols) in source units and radiological display; head, its mask; images (N, 1, SIZE, SIZE) in
-    [-1, 1] of the N slices `index`, evenly spaced; position (N,) in 0..1; box and window as in Geometry; spacing
-    (slice, row, col) mm.
+    stack (S, rows, cols) in source units and radiological display; level, the same with its background at the level of
+    air; head, its mask; images (N, 1, SIZE, SIZE) in [-1, 1] of the N slices `index`, evenly spaced; position (N,) in
+    0..1; box and window as in Geometry; spacing (slice, row, col) mm.
     """
 
     volume: nifti.Volume
     stack: np.ndarray
+    level: np.ndarray
     head: np.ndarray
     images: np.ndarray
     index: np.ndarray
@@ -115,10 +117,15 @@ class PreparedScan:
 
 
 def preprocess(volume: nifti.Volume, size: int = SIZE) -> PreparedScan:
-    """Crop and window a scan. Raises Error when there is no head in it."""
+    """Crop and window a scan. Raises Error when there is no head in it.
+
+    The units of the scan make no difference: one whose values are a + b times those of another, b > 0, gives the same
+    images, head and box, and a + b times its window.
+    """
     stack, _ = nifti.display(volume.array, volume.affine)
+    level = level_background(stack)
     spacing = nifti.display_spacing(volume.affine)
-    head = head_mask(stack)
+    head = head_mask(level)
     covered = head.mean((1, 2))
     usable = np.flatnonzero(covered > SMALLEST_HEAD)
     if len(usable) < 3:
@@ -126,13 +133,13 @@ def preprocess(volume: nifti.Volume, size: int = SIZE) -> PreparedScan:
             f"A brain scan has at least 3 axial slices with a head over {SMALLEST_HEAD:.0%} of them; "
             f"{volume.path.name} has {len(usable)}. Check the orientation and that this is a head scan."
         )
-    window = _window(stack, head)
+    window = _window(level, head)
     box = square_box(np.any(head, 0), (spacing[1], spacing[2]))
     first, last = usable[0], usable[-1]
     usable = usable[:: -(-len(usable) // MOST_SLICES)]
-    images = np.stack([fit(to_window(stack[k], window), box, (size, size), -1.0) for k in usable])[:, None]
+    images = np.stack([fit(to_window(level[k], window), box, (size, size), -1.0) for k in usable])[:, None]
     position = (usable - first) / max(1, last - first)
-    return PreparedScan(volume, stack, head, images, usable, position.astype(np.float32), box, window, spacing)
+    return PreparedScan(volume, stack, level, head, images, usable, position.astype(np.float32), box, window, spacing)
 
 
 def vocabulary(root: Path, **_: object) -> Vocabulary:

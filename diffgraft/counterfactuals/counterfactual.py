@@ -130,8 +130,8 @@ def _treat(job: _Job, scan: Scan) -> tuple[ScanResult, reporting.Volume]:
     )
     viewer = reporting.Volume(
         title=f"{len(case.stack)} axial slices",
-        image=case.stack,
-        counterfactual=finding.counterfactual,
+        image=case.level,
+        counterfactual=np.where(case.level == case.stack, finding.counterfactual, case.level),
         anomaly=finding.anomaly,
         vmax=max(3 * plan.threshold, 1e-6),
         spacing=case.spacing,

@@ -12,9 +12,13 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from toolkit.data.background import air_level, level_background
 from toolkit.example import Error
 
 __all__ = ["head_mask", "inner_head", "otsu", "rim_distance", "rim_weight", "scale_length"]
+
+GAP = 1 / 32
+"""Share of a histogram from which a gap is wide: whole numbers in finer bins leave narrow ones."""
 
 
 def scale_length(length: float, stack: np.ndarray, width: float | None = None) -> float:
@@ -25,7 +29,8 @@ def scale_length(length: float, stack: np.ndarray, width: float | None = None) -
 def otsu(values: np.ndarray, bins: int = 256) -> float:
     """Otsu's threshold: the centre of the histogram bin that parts the values with the largest between-class variance.
 
-    Raises Error when the values are constant or not finite.
+    Where a wide gap parts the lowest values, a constant background, from all others, it is the middle of the gap. Raises
+    Error when the values are constant or not finite.
     """
     low, high = float(np.min(values)), float(np.max(values))
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
@@ -36,16 +41,24 @@ def otsu(values: np.ndarray, bins: int = 256) -> float:
     above = below[-1] - below
     mass = np.cumsum(counts * centres)
     between = below * above * (mass / np.maximum(below, 1) - (mass[-1] - mass) / np.maximum(above, 1)) ** 2
-    return float(centres[np.argmax(between)])
+    best = int(np.argmax(between))
+    gap = int(np.argmax(below > below[0]))  # bins without a value part the values as the one before them does
+    return float(centres[gap // 2 if best == 0 and gap > bins * GAP else best])
 
 
 def head_mask(stack: np.ndarray) -> np.ndarray:
-    """The head: in each slice the largest part of the filled Gaussian (2 px, in-plane) > 0.5 Otsu of the raw volume.
+    """The head: in each slice the largest part of the filled Gaussian (2 px, in-plane) above half of Otsu's threshold.
 
-    stack: (slices, rows, cols), any real type. Returns a boolean stack; a slice without signal is empty. The 2 px are
-    not scaled with the width. Raises Error when the volume is constant or not finite.
+    Half of it is half the way up from the level of air, which is 0 in a magnitude image; see `toolkit.data.background`
+    for that level and for backgrounds that are not air. stack: (slices, rows, cols), any real type, in units of any
+    offset and scale. Returns a boolean stack; a slice without signal is empty. The 2 px are not scaled with the width.
+    Raises Error when the volume is constant or not finite.
     """
     volume = np.asarray(stack, np.float32)
+    if not np.isfinite(volume).all():
+        otsu(volume)
+    volume = level_background(volume)
+    volume = volume - np.float32(air_level(volume))
     above = ndimage.gaussian_filter(volume, (0, 2, 2)) > 0.5 * otsu(volume)
     head = np.zeros(above.shape, bool)
     for out, rough in zip(head, above, strict=True):

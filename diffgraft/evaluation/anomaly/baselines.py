@@ -67,7 +67,7 @@ class HealthyAtlas:
         case, (_, rows, cols) = scan.case, self.atlas.mean.shape
         size = (rows, cols)
         inside = np.flatnonzero(~np.isnan(scan.position))
-        images = np.stack([fit(to_window(case.stack[k], case.window), case.box, size, -1.0) for k in inside])
+        images = np.stack([fit(to_window(case.level[k], case.window), case.box, size, -1.0) for k in inside])
         head = np.stack([fit(case.head[k].astype(np.float32), case.box, size, 0.0) > 0.5 for k in inside])
         width = case.stack.shape[2] * cols / case.box[3]
         small = baselines.atlas_score(
@@ -101,16 +101,16 @@ def map_kinds(
     """
     gated = all(scan.probability is not None for scan in scans)
     trivial = {
-        "FLAIR intensity": MapKind("none", lambda s: baselines.raw(s.case.stack)),
-        "FLAIR, 3 px smoothed": MapKind("Gaussian 3 px", lambda s: baselines.smoothed(s.case.stack)),
+        "FLAIR intensity": MapKind("none", lambda s: baselines.raw(s.case.level)),
+        "FLAIR, 3 px smoothed": MapKind("Gaussian 3 px", lambda s: baselines.smoothed(s.case.level)),
         "wide FLAIR x rim": MapKind(
-            "percentile-normalised, Gaussian 12 px, rim 20 px", lambda s: baselines.wide(s.case.stack, s.case.head)
+            "percentile-normalised, Gaussian 12 px, rim 20 px", lambda s: baselines.wide(s.case.level, s.case.head)
         ),
     }
     if gated:
         trivial["wide FLAIR x rim x slice p"] = MapKind(
             "percentile-normalised, Gaussian 12 px, rim 20 px, slice probability of the sidecars",
-            lambda s: baselines.wide_gated(s.case.stack, s.case.head, _probability(s)),
+            lambda s: baselines.wide_gated(s.case.level, s.case.head, _probability(s)),
         )
     if atlas is not None:
         trivial["healthy atlas z x rim" + " x slice p" * gated] = MapKind(

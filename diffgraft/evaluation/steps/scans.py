@@ -146,14 +146,14 @@ class Scans:
             values[variant] = self._find(maps, own) | {DISTANCE.name: self._distance(maps, converged, groups, own)}
             watch()
         gate = [drawn[reference].arrays[f"probability-{scan.label}"] for scan in self.scans]
-        wide = [baselines.wide_gated(c.stack, c.head, p) for c, p in zip(self._cases, gate, strict=True)]
+        wide = [baselines.wide_gated(c.level, c.head, p) for c, p in zip(self._cases, gate, strict=True)]
         beside = {name: {WIDE: figure} for name, figure in self._find(wide, own).items()}
         return Measurements(values, beside | {DISTANCE.name: {}})
 
     def preview(self, drawn: Mapping[Variant, Samples], count: int) -> Preview:
         """One slice of the first scans and of their counterfactuals, in their windows."""
         cases, names = self._cases[:count], [f"image-{scan.label}" for scan in self.scans[:count]]
-        inputs = [_window(case, case.stack[shown]) for case, shown in zip(cases, self._previewed, strict=False)]
+        inputs = [_window(case, case.level[shown]) for case, shown in zip(cases, self._previewed, strict=False)]
         images = {
             variant: [_window(case, samples.arrays[name]) for case, name in zip(cases, names, strict=True)]
             for variant, samples in drawn.items()

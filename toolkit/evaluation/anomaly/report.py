@@ -19,7 +19,8 @@ __all__ = [
 ]  # fmt: skip
 
 HEAD_DEFINITION = (
-    "head = per slice the largest component of the filled Gaussian (2 px) > 0.5 Otsu of the volume; "
+    "head = per slice the largest component of the filled Gaussian (2 px) > 0.5 Otsu of the volume, both "
+    "counted from air, the darkest 0.5 %; "
     "inner head = 18 erosions of it at 256 px"
 )
 REGIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"head": lambda head: head, "inner head": inner_head}
