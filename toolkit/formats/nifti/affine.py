@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 
 from toolkit.example import Error
+from toolkit.formats.nifti.units import MILLIMETRES
 
 __all__ = ["TOLERANCE", "judge"]
 
-TOLERANCE = 1e-3  # largest difference of two affines, element by element, that still counts as the same grid
+TOLERANCE = 1e-3  # largest difference of two affines, element by element in mm, that still counts as the same grid
 SHEAR = 0.01
 """Cosine of two axes from which a grid is said to be oblique-angled: half a degree."""
 
 
-def judge(path: Path, header: Any) -> tuple[np.ndarray, int, tuple[str, ...]]:
-    """(4, 4) voxel index to the header's units, its code, notes.
+def judge(path: Path, header: Any, unit: int) -> tuple[np.ndarray, int, tuple[str, ...]]:
+    """(4, 4) voxel index to millimetres, its code, notes. unit: of the header.
 
     A form that is not sound (not finite, singular, no rotation, voxel sizes that are not positive) gives way to the other
     with a note; negative voxel sizes are taken as their absolute values where that agrees with the sform, as nibabel and
@@ -29,10 +30,11 @@ def judge(path: Path, header: Any) -> tuple[np.ndarray, int, tuple[str, ...]]:
             f"A scan must say how it lies in the patient; '{path}' has qform_code = sform_code = 0, so left and right "
             "are unknown. Convert it again from DICOM (dcm2niix), or set the sform once you have checked the sides."
         )
-    header = header.copy()
+    header, scale = header.copy(), np.diag([*[MILLIMETRES[unit]] * 3, 1.0])
+    tolerance = TOLERANCE / scale[0, 0]
     qform, no_qform, mended = _qform(header) if qcode > 0 else (None, "", False)
     sform, no_sform = _sform(header) if scode > 0 else (None, "")
-    if mended and qform is not None and (sform is None or not _same(header, qform, sform)):
+    if mended and qform is not None and (sform is None or not _same(header, qform, sform, tolerance)):
         # Without a sform that agrees, nothing tells on which side the minus meant to put the patient.
         qform, no_qform = None, "voxel sizes (pixdim) must be positive"
     if qform is None and sform is None:
@@ -49,10 +51,10 @@ def judge(path: Path, header: Any) -> tuple[np.ndarray, int, tuple[str, ...]]:
         notes += ("a negative voxel size (pixdim) was taken as positive, which agrees with the sform",)
     if sform is None:
         assert qform is not None
-        return qform, qcode, notes
+        return scale @ qform, qcode, notes
     if qform is not None:
-        apart = float(np.abs(qform - sform).max())
-        if qcode == scode and not _same(header, qform, sform):
+        apart = float(np.abs(scale @ (qform - sform)).max())
+        if qcode == scode and not _same(header, qform, sform, tolerance):
             raise Error(
                 f"qform and sform with the same code must agree; in '{path}' (code {scode}) they differ by {apart:.3g}"
                 ". Decide which is right and remove the other."
@@ -61,7 +63,7 @@ def judge(path: Path, header: Any) -> tuple[np.ndarray, int, tuple[str, ...]]:
             notes += (f"sform (code {scode}) used rather than qform (code {qcode}); they differ by {apart:.3g}",)
     if (angle := _skew(sform)) > SHEAR:
         notes += (f"the axes of the sform miss right angles by {np.degrees(np.arcsin(min(1, angle))):.1f} degrees",)
-    return sform, scode, notes
+    return scale @ sform, scode, notes
 
 
 def _qform(header: Any) -> tuple[np.ndarray | None, str, bool]:
@@ -99,11 +101,12 @@ def _unsound(name: str, affine: np.ndarray) -> str:
     return f"the {name} is singular" if _flatness(affine) < 1e-6 else ""
 
 
-def _same(header: Any, qform: np.ndarray, sform: np.ndarray) -> bool:
-    return np.abs(qform - sform).max() <= TOLERANCE or _rounded(header, qform, sform)
+def _same(header: Any, qform: np.ndarray, sform: np.ndarray, tolerance: float) -> bool:
+    """Whether they agree. tolerance: in the unit of the header, as they are."""
+    return np.abs(qform - sform).max() <= tolerance or _rounded(header, qform, sform, tolerance)
 
 
-def _rounded(header: Any, qform: np.ndarray, sform: np.ndarray) -> bool:
+def _rounded(header: Any, qform: np.ndarray, sform: np.ndarray, tolerance: float) -> bool:
     """Whether a qform is what its sform becomes when it is stored as a quaternion.
 
     A header holds three of four quaternion components in float32; near half a turn the fourth is lost in rounding, and
@@ -111,7 +114,7 @@ def _rounded(header: Any, qform: np.ndarray, sform: np.ndarray) -> bool:
     """
     stored = header.copy()
     stored.set_qform(sform)
-    return bool(_skew(sform) < 1e-5 and np.abs(stored.get_qform() - qform).max() <= TOLERANCE)
+    return bool(_skew(sform) < 1e-5 and np.abs(stored.get_qform() - qform).max() <= tolerance)
 
 
 def _skew(affine: np.ndarray) -> float:

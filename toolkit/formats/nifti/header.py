@@ -14,6 +14,7 @@ import numpy as np
 from toolkit.example import Error
 from toolkit.formats.nifti.affine import TOLERANCE, judge
 from toolkit.formats.nifti.names import is_nifti_name
+from toolkit.formats.nifti.units import check_width, unit_of
 
 __all__ = ["TOLERANCE", "Grid", "open_stream", "read_grid", "read_header"]
 
@@ -27,7 +28,8 @@ class Grid:
     """What the header says, after every check that needs no voxel.
 
     shape: voxels along X, Y and Z. affine: (4, 4) float64, voxel index to RAS millimetres; code: NIfTI's, of the space it
-    leads to. dtype, offset: of the raw numbers in the file; slope, inter: what makes source units of them.
+    leads to. dtype, offset: of the raw numbers in the file; slope, inter: what makes source units of them. unit: NIfTI's
+    code of the unit that the file has lengths in.
     """
 
     shape: tuple[int, int, int]
@@ -39,6 +41,7 @@ class Grid:
     inter: float
     notes: tuple[str, ...]
     acquired: bool
+    unit: int = 2
 
 
 class open_stream:
@@ -127,11 +130,10 @@ def read_header(path: Path, stream: IO[bytes]) -> Grid:
         slope, inter = 1.0, 0.0  # both mean "not scaled"; NaN is how nibabel writes it
     if not (math.isfinite(slope) and math.isfinite(inter)):
         raise Error(f"scl_slope and scl_inter must be finite; '{path}' has {slope:g} and {inter:g}. Convert it again.")
-    affine, code, notes = judge(path, header)
-    if (unit := int(header["xyzt_units"]) & 7) in (1, 3):
-        notes += (
-            f"the header says {'metre' if unit == 1 else 'micrometre'}; sizes were read as millimetres all the same",
-        )
+    unit, notes = unit_of(header)
+    affine, code, decided = judge(path, header, unit)
+    check_width(path, unit, affine, shape)
+    notes += decided
     acquired = _NOT_ACQUIRED not in bytes(header["descrip"])
     if not acquired:
         notes += ("made by diffgraft, not acquired",)
@@ -145,6 +147,7 @@ def read_header(path: Path, stream: IO[bytes]) -> Grid:
         inter=inter,
         notes=notes,
         acquired=acquired,
+        unit=unit,
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from toolkit.example import Error
 from toolkit.formats.nifti.header import TOLERANCE
 from toolkit.formats.nifti.names import is_nifti_name, stem_of
+from toolkit.formats.nifti.units import MILLIMETRES
 from toolkit.formats.nifti.volume import Volume
 
 __all__ = ["save", "write_dataset_description", "write_sidecar"]
@@ -34,7 +35,7 @@ def save(path: str | Path, array: np.ndarray, like: Volume, kind: str) -> Path:
 
     array: (X, Y, Z) on the source grid. kind: "intensity" (float32, source units), "map" (float32), "mask" (uint8,
     whole numbers 0 to 255) or "acquired" (float32, a real image copied). A .gz is the same, byte for byte, every time.
-    Both qform and sform hold the affine of `like` with its code; what a qform cannot hold to 1e-3 (shear, some turns
+    Both qform and sform hold the affine of `like` with its code, in its unit; what a qform cannot hold to 1e-3 (shear, some turns
     by almost 180 degrees) is in the sform alone. Raises Error for another shape, for numbers that are not finite, and
     for a mask of other values.
     """
@@ -54,13 +55,15 @@ def save(path: str | Path, array: np.ndarray, like: Volume, kind: str) -> Path:
         raise Error(f"A mask holds whole numbers from 0 to 255; '{path}' would hold others. Apply the threshold first.")
     if not np.isfinite(data).all():
         raise Error(f"Voxels must be finite numbers; '{path}' would hold others. Look for the step that made them.")
-    image = Nifti1Image(data, like.affine)
-    image.header.set_xyzt_units("mm")
+    scale = MILLIMETRES[like.unit]
+    affine = like.affine if scale == 1 else np.diag([1 / scale, 1 / scale, 1 / scale, 1.0]) @ like.affine
+    image = Nifti1Image(data, affine)
+    image.header["xyzt_units"] = like.unit
     image.header["descrip"] = marker.encode()
     code = max(int(like.code), 1)
-    image.set_sform(like.affine, code)
-    image.set_qform(like.affine, code)
-    if np.abs(image.get_qform() - like.affine).max() > TOLERANCE:
+    image.set_sform(affine, code)
+    image.set_qform(affine, code)
+    if np.abs(image.get_qform() - affine).max() > TOLERANCE / scale:
         image.header["qform_code"] = 0
     content = image.to_bytes()
     if path.name.lower().endswith(".gz"):

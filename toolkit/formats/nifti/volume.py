@@ -26,6 +26,7 @@ class Volume:
     notes: what `load` had to decide; for the user's eyes.
     code: NIfTI code of the space that the affine leads to, >= 1.
     acquired: False where the header says that diffgraft made the image.
+    unit: NIfTI code of the unit that the file has its lengths in; here they are millimetres whatever it is.
     """
 
     array: np.ndarray
@@ -36,6 +37,7 @@ class Volume:
     notes: tuple[str, ...] = ()
     code: int = 1
     acquired: bool = True
+    unit: int = 2
 
     @property
     def spacing(self) -> np.ndarray:
@@ -83,6 +85,7 @@ def load(path: str | Path, *, nan: Literal["refuse", "zero"] = "refuse", contras
         notes,
         grid.code,
         grid.acquired,
+        grid.unit,
     )
 
 
