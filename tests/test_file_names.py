@@ -22,6 +22,7 @@ from diffgraft.cli.exits import Exit
 from toolkit.data.file_names import find_file, printable
 from toolkit.example import Error
 from toolkit.formats import films, folders, mr_scans, nifti
+from toolkit.formats.voc import FROM_ONE
 
 NAMES = {
     "latin-1": b"gr\xfcn0",
@@ -61,8 +62,8 @@ def yolo(root: Path, name: bytes) -> None:
 def voc(root: Path, name: bytes) -> None:
     picture(root / "JPEGImages", name + b".jpg")
     place(root / "Annotations", name + b".xml").write_text(
-        "<annotation><size><width>64</width><height>48</height></size><object><name>RBC</name><bndbox><xmin>2</xmin>"
-        "<ymin>2</ymin><xmax>20</xmax><ymax>20</ymax></bndbox></object></annotation>"
+        f"<annotation><source><annotation>{FROM_ONE}</annotation></source><size><width>64</width><height>48</height></size><object><name>RBC</name><bndbox><xmin>1</xmin>"
+        "<ymin>1</ymin><xmax>64</xmax><ymax>48</ymax></bndbox></object></annotation>"
     )
 
 
