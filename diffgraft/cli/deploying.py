@@ -9,18 +9,20 @@ from diffgraft.cli import making
 from diffgraft.cli.command import Command
 from diffgraft.cli.console import Answer, Console, need
 from diffgraft.cli.exits import Exit
-from diffgraft.cli.options import Argument, Option, lines
+from diffgraft.cli.options import Argument, Option, lines, shares
 from diffgraft.requests.base import converted, optional_path, path, request
 from diffgraft.requests.counterfactual import CounterfactualRequest
-from diffgraft.requests.deployment import FUSES, TARGETS, ExportRequest
+from diffgraft.requests.deployment import FUSES, PREDICTIONS, TARGETS, ExportRequest
 from diffgraft.requests.editing import EditRequest
 from diffgraft.requests.generation import GenerationRequest
 from diffgraft.requests.record import ReplayRequest
 
 __all__ = ["VERBS"]
 
+PUBLISHED = "Stable Diffusion"
+
 EXPORT = {
-    "model": Argument("Model folder, or folder of a Stable Diffusion pipeline."),
+    "model": Argument("Model folder, folder of a Stable Diffusion pipeline, or a checkpoint in one .safetensors file."),
     "out": Argument("New folder instead of the model's own; a pipeline needs one, and so does diffusers."),
     "target": Option(
         "onnx, tensorrt or openvino; or diffusers: a folder that StableDiffusionPipeline opens.", "--to",
@@ -33,6 +35,15 @@ EXPORT = {
     "fuse": Option(
         "none; step, one evaluation with guidance and solver; sampler, a whole run as one graph.",
         complete=FUSES,
+    ),
+    "lora": Option(
+        "Low-rank changes to fold in, FILE or FILE=0.8 for less of them; repeat.", panel=PUBLISHED, kind=list[str], read=shares
+    ),
+    "like": Option(
+        "Of a checkpoint in one file: pipeline folder of the same kind, whose tokenizer and configs serve.", panel=PUBLISHED
+    ),
+    "prediction": Option(
+        "Of a checkpoint in one file that does not say it: epsilon or v_prediction.", panel=PUBLISHED, complete=PREDICTIONS
     ),
 }  # fmt: skip
 
@@ -162,7 +173,8 @@ VERBS = (
     Command(
         export, ExportRequest, EXPORT,
         "diffgraft export models/mine --to onnx;   in half precision: diffgraft export models/mine --to onnx --precision fp16;   "
-        "a whole run as one graph: diffgraft export models/mine --to onnx --fuse sampler",
+        "a whole run as one graph: diffgraft export models/mine --to onnx --fuse sampler;   a checkpoint in one file, with a LoRA, as a "
+        "folder: diffgraft export v1-5.safetensors models/sd --to diffusers --lora lesions.safetensors",
     ),
     Command(
         replay, ReplayRequest,

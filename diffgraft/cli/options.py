@@ -32,6 +32,7 @@ __all__ = [
     "numbers",
     "pairs",
     "sampling",
+    "shares",
 ]
 
 MRI, FILMS, PLANTS, DETECTION = "Brain MRI", "Chest films", "Plant disease", "Detection"
@@ -111,6 +112,18 @@ def pairs(words: Sequence[str]) -> dict[str, Path]:
         if not (name and equals and folder):
             raise Error(f"--beside takes NAME=FOLDER, such as control=maps-null; found '{word}'.")
         found[name] = Path(folder)
+    return found
+
+
+def shares(words: Sequence[str]) -> dict[Path, float]:
+    """FILE and FILE=SHARE words as a mapping; a share of 1 is all of it. A file may have = in its name."""
+    found = {}
+    for word in words:
+        name, equals, share = word.rpartition("=")
+        try:
+            found[Path(name if equals else word)] = float(share) if equals else 1.0
+        except ValueError:
+            found[Path(word)] = 1.0
     return found
 
 

@@ -53,6 +53,7 @@ def train(request: TrainingRequest, call: Call) -> dict[str, Any]:
     taken over frozen: its facts are "parameters" and "frozen".
     """
     domain = models.domain(request.domain)
+    _check_places(request)
     if request.part == "embedding":
         return learn_embedding(domain, request, call)
     if request.part == "text" and request.base is not None and (request.base / "text_encoder").is_dir():
@@ -62,6 +63,14 @@ def train(request: TrainingRequest, call: Call) -> dict[str, Any]:
         record.save(place, "train", request)
         return facts
     return train_part(domain, request, call)
+
+
+def _check_places(request: TrainingRequest) -> None:
+    """Refuse what is no place for a model and what is none to begin with, before the data are read."""
+    if request.model.is_file():
+        raise Error(f"A model is a folder of its own; {request.model} is a file. Name a new folder.")
+    if request.base is not None and not (request.base / "text_encoder").is_dir():
+        models.meta(request.base)
 
 
 def train_part(domain: ModuleType, request: TrainingRequest, call: Call) -> dict[str, Any]:

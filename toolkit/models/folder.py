@@ -22,6 +22,7 @@ from toolkit.diffusion import schedule
 from toolkit.diffusion.model import Field, Spec
 from toolkit.diffusion.schedule import Clock
 from toolkit.example import Error
+from toolkit.models import published
 
 __all__ = [
     "clock_of", "fingerprint", "hash_id", "image_shape", "plain_meta", "read_meta", "spec_of", "training_ids",
@@ -33,9 +34,7 @@ def read_meta(root: Path) -> dict[str, Any]:
     """model.json of a model folder."""
     path = Path(root) / "model.json"
     if not path.is_file():
-        raise Error(
-            f"A model is a folder with model.json; {root} has none. Train one: diffgraft train DOMAIN DATA {root}"
-        )
+        raise published.refusal(Path(root))
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
         spec_of(meta)

@@ -22,7 +22,7 @@ from typing import Any
 
 from toolkit.example import Error
 
-__all__ = ["LINEAR_TYPES", "Stored", "WeightSet", "find_weights", "header", "read_weights"]
+__all__ = ["LINEAR_TYPES", "Stored", "WeightSet", "check_kind", "find_weights", "header", "read_weights"]
 
 STEM = {"text_encoder": "model"}
 """Part -> how its weights are called; diffusers' networks are all called the same."""
@@ -124,7 +124,7 @@ def read_weights(found: WeightSet) -> dict[str, tuple[Path, Stored]]:
                 raise Error(
                     f"A tensor is in one shard; {name} is in {tensors[name][0]} and {path.name}. Copy the whole folder."
                 )
-            _check_kind(path, name, stored)
+            check_kind(path, name, stored)
             tensors[name] = path, stored
     if len(found.paths) > 1:
         _check_index(found, tensors)
@@ -155,7 +155,7 @@ def _check_count(place: Path, paths: Sequence[Path], count: int) -> None:
         )
 
 
-def _check_kind(path: Path, name: str, stored: Stored) -> None:
+def check_kind(path: Path, name: str, stored: Stored) -> None:
     if name.endswith(SCALED):
         raise Error(
             f"Weights are numbers as they stand; those of {path} are to be multiplied by others, such as {name}. "

@@ -35,7 +35,7 @@ from toolkit.models.folder import read_meta, spec_of
 from toolkit.networks import folder
 from toolkit.networks.unet import TextUNet
 
-__all__ = ["folded_unet", "folded_vae", "save", "scheduler"]
+__all__ = ["folded_unet", "folded_vae", "index", "save", "scheduler", "write_json", "write_text_encoder"]
 
 CLOCK = {"beta_schedule": "linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 """What `schedule.clock_from_config` takes for what a model.json leaves out, which is not what diffusers takes."""
@@ -66,11 +66,11 @@ def save(root: Path, out: Path, channels: int | None = None) -> None:
         fresh = Path(place) / "pipeline"
         folded_unet(denoiser.network, meta).save_pretrained(fresh / "unet", safe_serialization=True)
         vae.save_pretrained(fresh / "vae", safe_serialization=True)
-        _write_text_encoder(fresh / "text_encoder", text.clip)
+        write_text_encoder(fresh / "text_encoder", text.clip)
         _write_tokenizer(fresh / "tokenizer", tokens)
         told = scheduler(meta)
-        _write(fresh / "scheduler" / "scheduler_config.json", told)
-        _write(fresh / pipeline_folder.INDEX, _index(told["_class_name"]))
+        write_json(fresh / "scheduler" / "scheduler_config.json", told)
+        write_json(fresh / pipeline_folder.INDEX, index(told["_class_name"]))
         if out.exists():
             out.rmdir()
         os.replace(fresh, out)
@@ -159,7 +159,7 @@ def _check(root: Path, meta: Mapping[str, Any]) -> None:
         )
 
 
-def _index(scheduler: str) -> dict[str, Any]:
+def index(scheduler: str) -> dict[str, Any]:
     return {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.38.0",
@@ -175,10 +175,10 @@ def _index(scheduler: str) -> dict[str, Any]:
     }
 
 
-def _write_text_encoder(place: Path, clip: Any) -> None:
+def write_text_encoder(place: Path, clip: Any) -> None:
     place.mkdir(parents=True)
     plain = {k: v for k, v in clip.config.to_dict().items() if k not in pipeline_folder.PRIVATE}
-    _write(place / "config.json", {"architectures": ["CLIPTextModel"], **plain, "torch_dtype": "float32"})
+    write_json(place / "config.json", {"architectures": ["CLIPTextModel"], **plain, "torch_dtype": "float32"})
     weights = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in clip.state_dict().items()}
     save_file({k: v.contiguous() for k, v in weights.items()}, place / "model.safetensors", {"format": "pt"})
 
@@ -194,11 +194,11 @@ def _write_tokenizer(place: Path, tokens: tokenizer.Tokenizer) -> None:
     named = {
         "bos_token": tokenizer.START, "eos_token": tokenizer.END, "unk_token": tokenizer.END, "pad_token": tokens.pad,
     }  # fmt: skip
-    _write(place / "special_tokens_map.json", named)
+    write_json(place / "special_tokens_map.json", named)
     about = {"tokenizer_class": "CLIPTokenizer", "model_max_length": tokens.length, "do_lower_case": True}
-    _write(place / "tokenizer_config.json", {**about, "add_prefix_space": False, "errors": "replace", **named})
+    write_json(place / "tokenizer_config.json", {**about, "add_prefix_space": False, "errors": "replace", **named})
 
 
-def _write(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
