@@ -23,7 +23,9 @@ for scan in result.scans:
     )
 
 # The map is a NIfTI file on the voxels of the scan: 0 is nothing found.
-anomaly = nibabel.load("examples/out/maps/sub-demo_desc-anomaly_FLAIR.nii.gz")
+anomaly = nibabel.load(
+    "examples/out/maps/sub-demo/anat/sub-demo_desc-anomaly_FLAIR.nii.gz"
+)
 values = np.asarray(anomaly.dataobj)
 print(
     "map",

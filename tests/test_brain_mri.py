@@ -79,7 +79,8 @@ def with_meta(model: Path, folder: Path, **calibration: object) -> Path:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.glob("*.nii.gz"))}
+    paths = sorted(folder.rglob("*.nii.gz"))
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -263,11 +264,21 @@ def finished(model, tmp_path_factory) -> SimpleNamespace:
 OUTPUTS = ("desc-healthycf_FLAIR", "desc-anomaly_FLAIR", "desc-anomaly_mask")
 
 
+def result(folder, label, name):
+    return folder / f"sub-{label}" / "anat" / f"sub-{label}_{name}"
+
+
 def test_outputs_have_exactly_the_agreed_names(finished):
-    names = {f"sub-scan{grid}_{output}{end}" for grid in GRIDS for output in OUTPUTS for end in (".nii.gz", ".json")}
+    names = {
+        f"sub-scan{grid}/anat/sub-scan{grid}_{output}{end}"
+        for grid in GRIDS
+        for output in OUTPUTS
+        for end in (".nii.gz", ".json")
+    }
     names |= {f"sub-scan{grid}_report.html" for grid in GRIDS}
     names |= {"manifest.jsonl", "quarantine.jsonl", "dataset_description.json", "report.html", "request.json"}
-    assert {path.name for path in finished.out.iterdir()} == names
+    names |= {".bidsignore"}
+    assert {path.relative_to(finished.out).as_posix() for path in finished.out.rglob("*") if path.is_file()} == names
     assert [path.name for path in finished.out.parent.iterdir() if path.name.startswith(".")] == []
 
 
@@ -276,7 +287,7 @@ def test_outputs_lie_on_the_grid_of_their_source(finished, grid):
     source = nibabel.load(finished.scans / f"scan-{grid}_flair.nii.gz")
     kinds = {}
     for output in OUTPUTS:
-        made = nibabel.load(finished.out / f"sub-scan{grid}_{output}.nii.gz")
+        made = nibabel.load(result(finished.out, f"scan{grid}", f"{output}.nii.gz"))
         assert made.shape == source.shape
         code = int(source.header["sform_code"])
         assert int(made.header["sform_code"]) == int(made.header["qform_code"]) == code
@@ -289,7 +300,7 @@ def test_outputs_lie_on_the_grid_of_their_source(finished, grid):
     anomaly, mask = kinds[OUTPUTS[1]][1], kinds[OUTPUTS[2]][1]
     assert anomaly.min() >= 0
     assert set(np.unique(mask)) <= {0, 1}
-    sidecar = json.loads((finished.out / f"sub-scan{grid}_{OUTPUTS[2]}.json").read_text())
+    sidecar = json.loads(result(finished.out, f"scan{grid}", f"{OUTPUTS[2]}.json").read_text())
     assert np.array_equal(mask == 1, anomaly >= np.float32(sidecar["Threshold"]))
     # air is noise and stays what it is, voxel by voxel: no axis was flipped or exchanged on the way there and back
     study = brain_mri.preprocess(nifti.load(finished.scans / f"scan-{grid}_flair.nii.gz"))
@@ -300,13 +311,13 @@ def test_outputs_lie_on_the_grid_of_their_source(finished, grid):
 
 
 def test_there_is_one_float_anomaly_map_a_scan(finished):
-    maps = [p for p in finished.out.glob("*anomaly*.nii.gz") if nibabel.load(p).get_data_dtype().kind == "f"]
+    maps = [p for p in finished.out.rglob("*anomaly*.nii.gz") if nibabel.load(p).get_data_dtype().kind == "f"]
     assert sorted(p.name for p in maps) == sorted(f"sub-scan{grid}_desc-anomaly_FLAIR.nii.gz" for grid in GRIDS)
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_sidecars_say_what_a_file_is(finished, output):
-    text = (finished.out / f"sub-scanplain_{output}.json").read_text()
+    text = result(finished.out, "scanplain", f"{output}.json").read_text()
     assert not NOT_FINITE.search(text)
     sidecar = json.loads(text)
     assert sidecar["Sources"] == ["scan-plain_flair.nii.gz"]
@@ -426,7 +437,8 @@ def test_a_strong_classifier_may_guide(model, tmp_path):
     run(strong, scan, tmp_path / "plain")
     run(strong, scan, tmp_path / "guided", dataclasses.replace(QUICK, classifier_guidance=20.0))
     one, two = digests(tmp_path / "plain"), digests(tmp_path / "guided")
-    assert one["sub-X1_desc-healthycf_FLAIR.nii.gz"] != two["sub-X1_desc-healthycf_FLAIR.nii.gz"]
+    name = "sub-X1/anat/sub-X1_desc-healthycf_FLAIR.nii.gz"
+    assert one[name] != two[name]
 
 
 def test_the_gate_refuses_with_a_score_and_force_treats(model, tmp_path):
@@ -436,7 +448,7 @@ def test_the_gate_refuses_with_a_score_and_force_treats(model, tmp_path):
     assert re.search(r"novelty of -?\d+\.\d+, the limit is -99\.00", words) and "--force" in words
     (outcome,) = run(strict, scan, tmp_path / "out", force=True)
     assert any("--force" in note for note in outcome.notes)
-    assert json.loads((tmp_path / "out" / "sub-X1_desc-anomaly_FLAIR.json").read_text())["Novelty"]["Limit"] == -99
+    assert json.loads(result(tmp_path / "out", "X1", "desc-anomaly_FLAIR.json").read_text())["Novelty"]["Limit"] == -99
 
 
 @pytest.mark.parametrize(

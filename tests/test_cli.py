@@ -189,15 +189,14 @@ def test_from_raw_files_to_maps(raw, tmp_path):
     ]
     shown = worked(diffgraft(*words, folder=tmp_path))
     assert "start sigma 3.4" in shown and "report out/report.html" in shown and "not a medical device" in shown
-    names = {path.name for path in (tmp_path / "out").iterdir()}
+    names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     stems = ("desc-healthycf_FLAIR", "desc-anomaly_FLAIR", "desc-anomaly_mask")
     assert names == {
-        *(f"sub-P01_{stem}{end}" for stem in stems for end in (".nii.gz", ".json")),
-        "manifest.jsonl", "dataset_description.json", "report.html", "request.json",
+        *(f"sub-P01/anat/sub-P01_{stem}{end}" for stem in stems for end in (".nii.gz", ".json")),
+        "manifest.jsonl", "dataset_description.json", ".bidsignore", "report.html", "request.json",
     }  # fmt: skip
-    source, made = (
-        nibabel.load(path) for path in (raw / "P01_flair.nii.gz", tmp_path / "out" / f"sub-P01_{stems[1]}.nii.gz")
-    )
+    result = tmp_path / "out" / "sub-P01" / "anat" / f"sub-P01_{stems[1]}.nii.gz"
+    source, made = (nibabel.load(path) for path in (raw / "P01_flair.nii.gz", result))
     assert made.shape == source.shape and np.abs(made.affine - source.affine).max() < 1e-3
-    settings = json.loads((tmp_path / "out" / f"sub-P01_{stems[1]}.json").read_text())["Settings"]
+    settings = json.loads(result.with_name(f"sub-P01_{stems[1]}.json").read_text())["Settings"]
     assert (settings["target"], settings["sampler"]) == ("healthy", "euler")

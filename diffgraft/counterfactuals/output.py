@@ -57,9 +57,12 @@ def _write_nifti(
     novelty: float,
 ) -> None:  # fmt: skip
     """made: (X, Y, Z) on the grid of the source, by the last word of their names."""
-    suffix = source.contrast if source.contrast != "unknown" else "FLAIR"
-    stem = f"sub-{scan.label}_desc-"
+    suffix = nifti.suffix_of(source.contrast)
+    stated = nifti.read_sidecar(scan.path) if scan.path is not None else {}
     common = {
+        # Whole heads are what the input gate asks for, unless the source says otherwise.
+        "SkullStripped": stated.get("SkullStripped") is True,
+        **_required(scan, stated),
         "Sources": [scan.name],
         "GeneratedBy": {"Name": "diffgraft", "Version": __version__},
         "Synthetic": True,
@@ -71,13 +74,13 @@ def _write_nifti(
         "Notes": list(source.notes),
     }
     files = {
-        f"{stem}healthycf_{suffix}": (made["healthycf"], "intensity", {
+        (HEALTHY, suffix): (made["healthycf"], "intensity", {
             "Description": "AI counterfactual, NOT ACQUIRED: the scan as the model expects it without a lesion. The change "
             "was made at the model's resolution, weighted by the slice's probability of a lesion, and subtracted from the "
             "scan; outside the head and at its rim the scan is untouched.",
             "Units": "arbitrary, those of the source",
         }),
-        f"{stem}anomaly_{suffix}": (made["anomaly"], "map", {
+        (ANOMALY, suffix): (made["anomaly"], "map", {
             "Description": "Anomaly map: smoothed positive difference between the scan and its counterfactual in window "
             "units, less a share of that of the mirror image, times the weight of the head's rim and the slice's "
             "probability of a lesion. One scale for all scans.",
@@ -85,17 +88,25 @@ def _write_nifti(
             "SliceProbability": [round(float(p), 4) for p in probability],
             "SliceOrder": "inferior to superior",
         }),
-        f"{stem}anomaly_mask": (made["mask"], "mask", {
+        (ANOMALY, MASK): (made["mask"], "mask", {
             "Description": "Anomaly map at or above the threshold",
+            "Type": "ROI",
             "Units": "1 above the threshold",
             "Threshold": plan.threshold,
             "ThresholdOrigin": plan.threshold_origin,
         }),
     }  # fmt: skip
-    for name, (array, kind, own) in files.items():
-        path = folder / f"{name}.nii.gz"
+    for (desc, end), (array, kind, own) in files.items():
+        place = folder / nifti.result_path(scan.entities, desc, end)
+        path = place.with_name(f"{place.name}.nii.gz")
         nifti.save(path, array, source, kind)
         nifti.write_sidecar(path, **own, **common)
+
+
+def _required(scan: Scan, stated: Mapping[str, object]) -> dict[str, object]:
+    """What BIDS asks of a sidecar because of an entity in its name; the grid is that of the source, whatever it is."""
+    own = {"space": ("SpatialReference", scan.name), "res": ("Resolution", "that of the source")}
+    return {key: stated.get(key) or value for entity, (key, value) in own.items() if entity in scan.entities}
 
 
 def write_manifest(path: Path, scans: Sequence[ScanResult], plan: Plan) -> None:

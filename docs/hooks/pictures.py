@@ -109,7 +109,10 @@ def brain(root: Path, scan: Path) -> Image.Image:
     """Slices of the sample, what the model expects without a lesion, and the map."""
     source, healthy, anomaly = (
         nibabel.as_closest_canonical(nibabel.load(path)).get_fdata()
-        for path in (scan, root / "sub-demo_desc-healthycf_FLAIR.nii.gz", root / "sub-demo_desc-anomaly_FLAIR.nii.gz")
+        for path in (
+            scan,
+            *(root / f"sub-demo/anat/sub-demo_desc-{what}_FLAIR.nii.gz" for what in ("healthycf", "anomaly")),
+        )
     )
     chosen = np.argsort(-anomaly.max((0, 1)))[:8:2]
     top, most = np.percentile(source, 99.7), anomaly.max()

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,12 +32,14 @@ class Scan:
     """One scan that `find` met.
 
     label: names the outputs. name: of the file, with its folders where several have one name, or UID of the series. group:
-    the patient. contrast: of a file, as its path says it.
+    the patient. entities: of the BIDS names of the outputs, see `nifti.result_entities`. contrast: of a file, as its path
+    says it.
     """
 
     label: str
     name: str
     group: str
+    entities: Mapping[str, str]
     path: Path | None = None
     contrast: str = "unknown"
     series: SeriesFiles | None = None
@@ -54,7 +57,11 @@ def find(root: str | Path, contrast: str, aside: Aside) -> list[Scan]:
     met = nifti.find(root, contrast if root.is_dir() else None)
     times = Counter(s.path.name for s in met)
     names = [s.path.name if times[s.path.name] == 1 else s.path.relative_to(root).as_posix() for s in met]
-    found = [Scan(s.label, printable(n), s.group, s.path, s.contrast) for s, n in zip(met, names, strict=True)]
+    entities = nifti.result_entities([(s.path, s.label) for s in met])
+    found = [
+        Scan(s.label, printable(name), s.group, own, s.path, s.contrast)
+        for s, name, own in zip(met, names, entities, strict=True)
+    ]
     seen: dict[str, Scan] = {}
     for scan in found:
         if other := seen.get(scan.label):
@@ -133,7 +140,7 @@ def _series(root: Path, contrast: str, aside: Aside) -> list[Scan]:
             aside(
                 other.uid, f"A series to be treated shows {contrast}; this one shows {other.contrast}. Give it alone."
             )
-    return [Scan(_label(s), s.uid, s.group, series=s) for s in wanted]
+    return [Scan(_label(s), s.uid, s.group, {"sub": _label(s)}, series=s) for s in wanted]
 
 
 def _label(series: SeriesFiles) -> str:

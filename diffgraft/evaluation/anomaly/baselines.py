@@ -143,9 +143,10 @@ def _probability(scan: MappedScan) -> np.ndarray:
 
 def _reader(name: str, root: Path, scans: Sequence[MappedScan]) -> Score:
     maps = MapFolder.find(root)
-    if lacking := [scan.label for scan in scans if scan.label not in maps.paths]:
+    named = maps.named([(scan.case.volume.path, scan.label) for scan in scans])
+    if lacking := [scan.label for scan in scans if scan.label not in named]:
         raise Error(f"Maps beside one another cover the same scans; '{name}' lacks {', '.join(lacking[:5])}.")
-    return lambda scan: maps.read(scan.label, scan.case.volume)
+    return lambda scan: maps.read(named[scan.label], scan.case.volume)
 
 
 def _slice_figures(scans: Sequence[MappedScan], number: Score, resamples: int) -> SliceFigures:

@@ -22,7 +22,7 @@ from toolkit.formats import nifti
 
 __all__ = ["MapFolder", "MappedScan", "ScanSet", "read_scans"]
 
-_MAP = re.compile(r"sub-(?P<label>[A-Za-z0-9]+)_desc-anomaly_(?P<suffix>[A-Za-z0-9]+)\.nii(\.gz)?", re.I)
+_ANOMALY = "anomaly"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class ScanSet:
 
 @dataclass(frozen=True)
 class MapFolder:
-    """A folder with sub-<label>_desc-anomaly_<SUFFIX>.nii.gz. paths: label -> contrast -> the map."""
+    """A folder with sub-<label>[_<entities>]_desc-anomaly_<SUFFIX>.nii.gz. paths: label -> contrast -> the map."""
 
     paths: Mapping[str, Mapping[str, Path]]
 
@@ -96,15 +96,24 @@ class MapFolder:
         if not root.is_dir():
             raise Error(f"Anomaly maps are read from a folder; '{root}' is none. Make them: diffgraft counterfactual")
         paths: dict[str, dict[str, Path]] = {}
-        for path in sorted(root.rglob("sub-*_desc-anomaly_*")):
-            match = _MAP.fullmatch(path.name)
-            if match and match["suffix"].lower() != "mask" and not any(p.startswith(".") for p in path.parts[-2:]):
-                other = paths.setdefault(match["label"], {}).setdefault(match["suffix"], path)
+        for path in sorted(root.rglob("sub-*_desc-anomaly*.nii*")):
+            found = nifti.label_of_result(path, _ANOMALY)
+            if found and found[1].lower() != "mask" and not any(p.startswith(".") for p in path.parts[-2:]):
+                other = paths.setdefault(found[0], {}).setdefault(found[1], path)
                 if other != path:
                     raise Error(f"A scan has one anomaly map; found '{other}' and '{path}'. Keep one of them.")
         if not paths:
             raise Error(f"A folder of maps holds sub-<label>_desc-anomaly_<SUFFIX>.nii.gz; '{root}' has none.")
         return cls(paths)
+
+    def named(self, scans: Sequence[tuple[Path | None, str]]) -> dict[str, str]:
+        """Label of a scan -> label of its maps: that of a BIDS name, or as flat folders have it, that of the scan.
+
+        scans: file and label. A scan without a map is left out.
+        """
+        entities = zip(scans, nifti.result_entities(scans), strict=True)
+        names = [(label, (nifti.result_label(own), label)) for (_, label), own in entities]
+        return {label: next(n for n in both if n in self.paths) for label, both in names if {*both} & {*self.paths}}
 
     def path(self, label: str, contrast: str) -> Path:
         """The map of a scan."""
@@ -133,7 +142,7 @@ def read_scans(request: AnomalyRequest, watch: Watch) -> ScanSet:
     Errors: patients that are not there, no scan to measure, a damaged sidecar, grids that do not agree.
     """
     root, contrast = find_raw_scans(request.scans)
-    found = nifti.find(root, contrast if root.is_dir() else None)
+    found = every = nifti.find(root, contrast if root.is_dir() else None)
     labels: dict[str, list[str]] = {}
     for scan in found:
         labels.setdefault(scan.group, []).append(scan.label)
@@ -145,11 +154,11 @@ def read_scans(request: AnomalyRequest, watch: Watch) -> ScanSet:
         wanted = {_bare(name) for name in only}
         found = [scan for scan in found if {_bare(scan.group), _bare(scan.label)} & wanted]
     maps = MapFolder.find(request.maps)
+    named = maps.named([(scan.path, scan.label) for scan in every])
     left_out = {s.label: "no lesion mask" for s in found if s.mask is None}
-    left_out |= {s.label: "no map" for s in found if s.label not in maps.paths and s.mask is not None}
+    left_out |= {s.label: "no map" for s in found if s.label not in named and s.mask is not None}
     if only is None and root.is_dir():
-        every = {label for each in labels.values() for label in each}
-        left_out |= {label: "a map without a scan" for label in maps.paths if label not in every}
+        left_out |= {label: "a map without a scan" for label in maps.paths if label not in named.values()}
     usable = [scan for scan in found if scan.label not in left_out]
     if not usable:
         why = "; ".join(f"{label}: {reason}" for label, reason in list(left_out.items())[:3])
@@ -158,7 +167,7 @@ def read_scans(request: AnomalyRequest, watch: Watch) -> ScanSet:
         )
     scans, notes = [], []
     for number, scan in enumerate(usable, 1):
-        scans.append(_read_scan(root, scan, maps))
+        scans.append(_read_scan(root, scan, maps, named[scan.label]))
         notes += [f"{scan.label}: {note}" for note in scans[-1].case.volume.notes]
         watch("reading", number, len(usable))
     return ScanSet(root, scans, left_out, labels, notes)
@@ -179,10 +188,11 @@ def _bare(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", name.strip().removeprefix("sub-"))
 
 
-def _read_scan(root: Path, scan: nifti.Scan, maps: MapFolder) -> MappedScan:
+def _read_scan(root: Path, scan: nifti.Scan, maps: MapFolder, name: str) -> MappedScan:
+    """name: of the scan's maps."""
     assert scan.mask is not None, "a scan without a mask is left out before"
     volume = dataclasses.replace(nifti.load(scan.path, contrast=scan.contrast, nan="zero"), label=scan.label)
-    anomaly, path = maps.read(scan.label, volume), maps.path(scan.label, volume.contrast)
+    anomaly, path = maps.read(name, volume), maps.path(name, volume.contrast)
     case = brain_mri.preprocess(volume)
     truth = read_lesions(scan, volume.affine)
     labels = brain_mri.slice_labels(root, volume)
@@ -190,7 +200,9 @@ def _read_scan(root: Path, scan: nifti.Scan, maps: MapFolder) -> MappedScan:
     position = np.full(len(truth), np.nan)
     position[covered[0] : covered[-1] + 1] = np.linspace(0, 1, covered[-1] + 1 - covered[0])
     of_map = _read_sidecar(path)
-    of_mask = _read_sidecar(path.with_name(f"sub-{scan.label}_desc-anomaly_mask.nii.gz"))
+    of_mask = _read_sidecar(
+        path.with_name(re.sub(r"_[A-Za-z0-9]+(\.nii(?:\.gz)?)$", r"_mask\1", path.name, flags=re.I))
+    )
     probability = _finite(of_map.get("SliceProbability"), path.name, "SliceProbability")
     threshold = _finite(of_mask.get("Threshold"), path.name, "Threshold of the mask")
     if probability is not None and probability.shape != truth.shape[:1]:

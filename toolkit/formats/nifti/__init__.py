@@ -8,15 +8,17 @@ scans with their masks. `read` and `write` are the contract of every format: sli
 Arrays are (X, Y, Z) on the grid of the file; affines are (4, 4) float64, voxel index to RAS millimetres.
 """
 
+from toolkit.formats.nifti.bids import label_of_result, result_entities, result_label, result_path, suffix_of
 from toolkit.formats.nifti.finding import Scan, find
 from toolkit.formats.nifti.header import TOLERANCE
 from toolkit.formats.nifti.names import CONTRASTS, parse_file_name
 from toolkit.formats.nifti.orientation import display, display_spacing, restore, stored_index
-from toolkit.formats.nifti.saving import save, write_dataset_description, write_sidecar
+from toolkit.formats.nifti.saving import read_sidecar, save, write_dataset_description, write_sidecar
 from toolkit.formats.nifti.slices import read, write
 from toolkit.formats.nifti.volume import Volume, load
 
 __all__ = [
-    "CONTRASTS", "TOLERANCE", "Scan", "Volume", "display", "display_spacing", "find", "load", "parse_file_name", "read",
-    "restore", "save", "stored_index", "write", "write_dataset_description", "write_sidecar",
+    "CONTRASTS", "TOLERANCE", "Scan", "Volume", "display", "display_spacing", "find", "label_of_result", "load",
+    "parse_file_name", "read", "read_sidecar", "restore", "result_entities", "result_label", "result_path", "save", "stored_index",
+    "suffix_of", "write", "write_dataset_description", "write_sidecar",
 ]  # fmt: skip

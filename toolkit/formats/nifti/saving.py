@@ -18,7 +18,7 @@ from toolkit.formats.nifti.names import is_nifti_name, stem_of
 from toolkit.formats.nifti.units import MILLIMETRES
 from toolkit.formats.nifti.volume import Volume
 
-__all__ = ["save", "write_dataset_description", "write_sidecar"]
+__all__ = ["read_sidecar", "save", "write_dataset_description", "write_sidecar"]
 
 # dtype and marker of each kind of file. The marker travels inside the header, so that a file that lost its name still
 # says what it is.
@@ -94,17 +94,36 @@ def _json(path: Path, content: dict[str, Any]) -> Path:
     return _replace(path, (text + "\n").encode())
 
 
+def read_sidecar(path: str | Path) -> dict[str, Any]:
+    """What the .json beside a scan says; nothing where there is none that can be read."""
+    path = Path(path)
+    try:
+        content = json.loads(path.with_name(stem_of(path) + ".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def write_sidecar(path: str | Path, **fields: Any) -> Path:
     """Write the .json beside a NIfTI file (or replace it). Raises Error for NaN: what is unknown is null."""
     path = Path(path)
     return _json(path.with_name(stem_of(path) + ".json"), fields)
 
 
+IGNORED = (
+    "manifest.jsonl", "quarantine.jsonl", "request.json", "report.html", "*_report.html", "dicom", "*_dwi.*", "*_ADC.*",
+    "*_swi.*", "*_ct.*",
+)  # fmt: skip
+"""What stands in a folder of results and is nothing that BIDS knows. A folder is named without a slash at its end: the
+validator (3.0.2) passes over no folder that is named with one."""
+
+
 def write_dataset_description(root: str | Path, version: str, sources: Iterable[str | Path]) -> Path:
-    """Write dataset_description.json of a BIDS derivative made by this version of diffgraft.
+    """Write dataset_description.json and .bidsignore of a BIDS derivative made by this version of diffgraft.
 
     sources: the folders or addresses of the data sets that it was made from.
     """
+    _replace(Path(root) / ".bidsignore", "".join(f"{line}\n" for line in IGNORED).encode())
     urls = [str(s) if re.match(r"[a-z][a-z0-9+.-]+:", str(s), re.I) else Path(s).absolute().as_uri() for s in sources]
     return _json(
         Path(root) / "dataset_description.json",
