@@ -185,7 +185,7 @@ def test_options_stand_under_what_they_are_for():
 def test_help_of_all_names_every_code():
     shown = diffgraft("--help").stdout
     codes = re.findall(r"^ +(\d+)  ", shown.partition("Exit codes:")[2], re.M)
-    assert codes == ["0", "1", "2", "3", "75", "130"]
+    assert codes == ["0", "1", "2", "3", "75", "129", "130", "143"]
 
 
 def test_help_loads_nothing_heavy():
