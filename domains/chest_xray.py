@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.data import labels
+from toolkit.data import film_likeness, labels
 from toolkit.data.labels import Range, Vocabulary
 from toolkit.diffusion.model import TEXT, Field
 from toolkit.example import Annotation, Error, Example, Note
@@ -34,9 +34,9 @@ from toolkit.settings import Augmentation, Network, Training
 
 __all__ = [
     "AUGMENTATION", "CLOCK", "FORMATS", "LABELS", "LATENT_CHANNELS", "NOTICE", "PRESETS", "SIZE", "STRONGER", "TARGET",
-    "UNITS", "VIEWS", "VOCABULARY", "apply_change", "caption", "condition", "edit_prompts", "fields", "infer_labels",
+    "UNITS", "VIEWS", "VOCABULARY", "apply_change", "caption", "condition", "edit_prompts", "fields", "infer_labels", "input_doubts",
     "labels_from_text", "parse_prompt", "random_prompt", "read", "read_image", "source_files", "source_grid",
-    "vocabulary",
+    "training_summary", "vocabulary",
 ]  # fmt: skip
 
 SIZE = 128
@@ -271,6 +271,23 @@ def random_prompt(chance: random.Random) -> str:
         if value == 1.0 and name != NORMAL
     ]
     return report_text.compose_text(view, sex, age, stated, sides, chance)
+
+
+def training_summary(examples: Iterable[Example]) -> dict[str, Any]:
+    """What the films of a training look like, for `input_doubts`; see toolkit.data.film_likeness. Kept in model.json."""
+    images = [example.image[0] for example in examples]
+    return film_likeness.summarise(np.stack(images)) if images else {}
+
+
+def input_doubts(meta: Mapping[str, Any], image: np.ndarray, path: Path | None = None) -> list[str]:
+    """Reasons to believe that an image (1, H, W) is no film as those that a model was trained on.
+
+    A DICOM file that says that it shows a chest is believed. meta: model.json; one without a summary refuses nothing.
+    """
+    known = meta.get("typical")
+    if not known or (path is not None and films.states_chest(path)):
+        return []
+    return film_likeness.doubts(known, image[0])
 
 
 def read_image(path: Path, size: tuple[int, int] = (SIZE, SIZE)) -> Example:

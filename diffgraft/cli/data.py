@@ -51,9 +51,14 @@ def prepare(request: PreparationRequest, console: Console) -> Answer:
     console.say(f"{request.domain} of {request.raw}; " + ", ".join(f"{k} {v}" for k, v in options.items()))
     for label, count in (made.objects or made.classes).items():
         console.say(f"{count:8} {label}")
-    samples, groups = named(request.domain).UNITS
+    domain = named(request.domain)
+    samples, groups = domain.UNITS
     console.say(f"{made.samples} {samples} of {made.groups} {groups} in {request.data}")
     console.quarantined(made.aside, request.data)
+    if hasattr(domain, "input_doubts"):
+        console.say(
+            f"what a file does not say of itself was not judged: look whether all {samples} are such; edit asks its model"
+        )
     return Answer(
         f"diffgraft train {request.domain} {request.data} models/mine",
         paths={"data": request.data},

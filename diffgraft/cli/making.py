@@ -104,6 +104,7 @@ EDIT = {
     ),
     "count": Option("At most so many images.", "-n --count"),
     "variants": Option("Of each image."),
+    "force": Option("Edit files that the input gate refuses.", "--force"),
     "overwrite": OVERWRITE,
     **sampling(),
     "objects": Option(

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from diffgraft.preparation.quarantine import Aside, quarantine
 from diffgraft.requests.verb import Call, counter
 from toolkit.data import dataset, labels
 from toolkit.data.labels import Vocabulary
-from toolkit.example import Annotation, Error, Example, Provenance
+from toolkit.example import Annotation, Error, Example, Note, Provenance
 from toolkit.methods import guided, text_edit
 from toolkit.methods.guided import Walk
 from toolkit.methods.local_edit import Change, LocalEdit
@@ -154,6 +155,7 @@ def _tasks(
         try:
             drawn = region.boxes or region.mask
             grid = job.domain.source_grid(files[source.id], source.image.shape[-1]) if files and drawn else None
+            _check_input(job, source, files.get(source.id))
             current, target = _annotations(job, source.annotation)
             first, seed = len(tasks), job.settings.seed
             variants = range(first, first + job.request.variants)
@@ -166,6 +168,22 @@ def _tasks(
     if not tasks:
         raise refused[0]
     return tasks
+
+
+def _check_input(job: EditJob, source: Example, path: Path | None) -> None:
+    """Error: a file that is not like the images that the model was trained on, unless that is forced; then, and of a data
+    set, a Note.
+    """
+    if not hasattr(job.domain, "input_doubts"):
+        return
+    doubts = job.domain.input_doubts(job.model.meta, source.image, path)
+    if not doubts:
+        return
+    name = source.id if path is None else path.name
+    words = f"Images must look like those the model was trained on, and {name} does not: {'; '.join(doubts)}."
+    if path is not None and not job.request.force:
+        raise Error(f"{words} Leave it out, or add --force to edit it all the same.")
+    warnings.warn(words + (" Edited because --force was given." if job.request.force else ""), Note, stacklevel=2)
 
 
 def _annotations(job: EditJob, own: Annotation) -> tuple[Annotation, Annotation]:

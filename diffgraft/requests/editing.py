@@ -26,7 +26,8 @@ class EditRequest:
     file or in parts of 1 of it. mask: grey picture, white where to change. region: otherwise, one of
     diffgraft.editing.region.REGIONS. objects: of a model that is told boxes, each "CLASS=x0,y0,x1,y1"; what lies in `boxes`
     is then taken away. crop: width in pixels of what such a model sees. format: of its output. where: labels that an image
-    must have, NAME=VALUE. count: at most so many images, the first. variants: of each. settings and the four after it as in
+    must have, NAME=VALUE. count: at most so many images, the first. variants: of each. force: edit images that
+    the input gate refuses. settings and the four after it as in
     GenerationRequest.
     """
 
@@ -52,6 +53,7 @@ class EditRequest:
     guidance: float | None = None
     seed: int | None = None
     backend: str = "auto"
+    force: bool = False
     overwrite: bool = False
 
     @property

@@ -24,14 +24,15 @@ from toolkit.data import transforms
 from toolkit.data.file_names import printable
 from toolkit.example import Error, Provenance
 from toolkit.formats import folders
-from toolkit.formats.dicom.files import is_dicom
+from toolkit.formats.dicom import body
+from toolkit.formats.dicom.files import is_dicom, read_file
 from toolkit.formats.dicom.film import read_film
 from toolkit.formats.folders import Aside
 from toolkit.formats.photograph import SUFFIXES, read_photograph
 
 __all__ = [
     "Read", "Row", "SourceGrid", "apply_change", "apply_curve", "central_square", "central_square_box", "filter_rows",
-    "grey_curve", "normalise", "parse_side", "read_levels", "rows", "single_row", "source_files", "source_grid",
+    "grey_curve", "normalise", "parse_side", "read_levels", "rows", "single_row", "source_files", "source_grid", "states_chest",
 ]  # fmt: skip
 
 DICOM = (".dcm", ".dicom")
@@ -83,6 +84,11 @@ def rows(root: Path, aside: Aside | None) -> list[Row]:
 def _ident(name: str) -> str:
     """A name as the id of a sample."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", folders.safe_name(name)).strip("_.-") or "film"
+
+
+def states_chest(path: Path) -> bool:
+    """Whether a file is DICOM and says itself that it shows a chest."""
+    return is_dicom(path) and body.states_chest(read_file(path, pixels=False), path.name)
 
 
 def single_row(path: Path) -> Row:

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from toolkit.formats.dicom.elements import code_string, identifier, items, text
 from toolkit.formats.dicom.files import refuse
 
-__all__ = ["refuse_others"]
+__all__ = ["refuse_others", "states_chest"]
 
 CHEST = re.compile(
     "CHEST|THORA|TORAX|TORACE|LUNG|PULMO|HEART|CARDIA|MEDIASTIN|BRONCH|RIBS?\\b|STERN(UM|AL)|BRUSTKORB|POITRINE|"
@@ -65,6 +65,8 @@ VAGUE = {
 """Words that the description of a chest film may hold too: head up, arms raised, nasal tube."""
 
 BREAST_VIEWS = ("MLO", "CC", "LMO", "XCCL", "XCCM", "SIO", "FB")
+
+CHEST_VIEWS = ("PA", "AP", "LL", "RL")
 
 DOCUMENTS = {"SD": "a scanned document", "DRW": "a drawing"}
 """ConversionType (PS3.3 C.8.6.1)."""
@@ -115,6 +117,16 @@ def refuse_others(data: Dataset, name: str) -> list[str]:
     if own:
         return ["its part of the body is none that is known here: look whether it is a chest"]
     return ["a Secondary Capture states no part of the body: look whether it is a chest"] if captured else []
+
+
+def states_chest(data: Dataset, name: str) -> bool:
+    """Whether a file that is not refused says that it shows a chest: by part, region or series, or, of no capture, by a view."""
+    words = [text(data, keyword) for keyword in ("BodyPartExamined", *DESCRIPTIONS[:3])]
+    regions = items(data, "AnatomicRegionSequence", name)
+    words += [text(item, "CodeMeaning") for item in regions]
+    coded = {text(item, "CodeValue") for item in regions} & CHEST_CODES
+    viewed = identifier(data, "SOPClassUID") not in CAPTURES and text(data, "ViewPosition").upper() in CHEST_VIEWS
+    return bool(coded or viewed or CHEST.search(_plain(" ".join(words))))
 
 
 def _refuse_pages(data: Dataset, series: str, captured: bool, name: str) -> None:
