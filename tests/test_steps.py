@@ -23,7 +23,7 @@ from diffgraft.evaluation.steps import figures as steps_figures
 from diffgraft.evaluation.steps.experiment import evaluate_steps
 from diffgraft.evaluation.steps.figures import Panel, Point
 from diffgraft.evaluation.steps.images import Images
-from diffgraft.evaluation.steps.judges import boxes_precision, sharpness
+from diffgraft.evaluation.steps.judges import boxes_precision
 from diffgraft.evaluation.steps.result import Metric, Row, enough_steps
 from diffgraft.evaluation.steps.samples import SampleCache, Samples, Variant, evaluations, hash_weights, variants
 from diffgraft.evaluation.steps.scans import Scans
@@ -40,6 +40,7 @@ from toolkit.diffusion.samplers import SAMPLERS
 from toolkit.evaluation.detection.metrics import Detections, Truth, average_precision
 from toolkit.evaluation.distribution import kernel_distance
 from toolkit.evaluation.interval import Interval
+from toolkit.evaluation.similarity import sharpness
 from toolkit.example import Annotation, Error, Example
 from toolkit.models.folder import hash_id, read_meta
 from toolkit.networks import folder as torch_folder

@@ -67,6 +67,7 @@ class Training:
     all). ema: decay of the weight average. precision: "fp32" or "bf16" (autocast; weights stay fp32). variants: augmented
     copies that are encoded once. joint: the text encoder is trained along with the denoiser, instead of frozen. lora: rank
     of the low-rank changes of the denoiser's attention that alone are trained, and then merged; 0 trains it whole.
+    adversary: of the codec, weight of a discriminator that is trained along with it, from step adversary_start on; 0 is none.
     """
 
     steps: int
@@ -86,6 +87,8 @@ class Training:
     variants: int = 16
     joint: bool = False
     lora: int = 0
+    adversary: float = 0.0
+    adversary_start: int = 0
 
 
 @dataclass(frozen=True)

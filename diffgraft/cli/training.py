@@ -29,6 +29,8 @@ TRAIN = {
     "fold": Option("Fold of patients kept back, 0 to 3; -1 trains on all.", panel=TRAINING),
     "seed": Option("Instead of the preset's.", panel=TRAINING),
     "lora": Option("Rank: train low-rank changes of the attention alone, and merge them (LoRA).", panel=TRAINING),
+    "adversary": Option("Of the codec: weight of a discriminator that keeps texture; 0 is none.", panel=TRAINING),
+    "adversary_start": Option("Step from which on it takes part.", panel=TRAINING),
     "joint": Option("Train the text encoder along with the denoiser, instead of frozen.", "--joint", panel=FILMS),
 }
 

@@ -69,6 +69,8 @@ class TrainingRequest:
     precision: str | None = None
     checkpoint_every: int | None = None
     variants: int | None = None
+    adversary: float | None = None
+    adversary_start: int | None = None
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -84,12 +86,14 @@ class TrainingRequest:
             "learning_rate": lambda value: 0 < value < math.inf,
             "seed": lambda value: 0 <= value < 2**63,
             "fold": lambda value: -1 <= value < FOLDS,
+            "adversary": lambda value: 0 <= value < math.inf,
+            "adversary_start": lambda value: value >= 0,
         }
         for name, value in self.changes.items():
             if name in allowed and not allowed[name](value):
                 raise Error(
-                    "Training takes 1 step or more, batches of 1 or more, a learning rate and a seed that are not negative, "
-                    f"and a fold from -1 to {FOLDS - 1}; found {name} = {value}."
+                    "Training takes 1 step or more, batches of 1 or more, a learning rate, a seed and a weight and a start of "
+                    f"an adversary that are not negative, and a fold from -1 to {FOLDS - 1}; found {name} = {value}."
                 )
 
 

@@ -1,7 +1,11 @@
-"""The data of a training: a prepared data set, split by group into what is trained on and what is kept back."""
+"""The data of a training: a prepared data set, split by group into what is trained on and what is kept back.
+
+A set of images of one size is in memory once: each example holds a row of the array that a batch is made of.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,20 +54,22 @@ def read_data(domain: ModuleType, root: Path, fold: int | None) -> TrainingData:
             f"A model is trained on data of its own domain; {root} is {origin}, not {name}. "
             f"Prepare it anew: diffgraft prepare {name} RAW DATA"
         )
-    samples, held_out = [], []
+    samples: list[Example] = []
+    held_out: list[Example] = []
     for example in dataset.read(root):
         kept_back = fold is not None and dataset.fold_of(example.group) == fold
         (held_out if kept_back else samples).append(example)
     if not samples:
         raise Error(f"Training needs samples outside fold {fold}; {root} has none. Choose another --fold.")
-    return TrainingData(labels.vocabulary_of(info, domain), info.get("options", {}), samples, held_out)
+    vocabulary = labels.vocabulary_of(info, domain)
+    return TrainingData(vocabulary, info.get("options", {}), _in_one_array(samples), _in_one_array(held_out))
 
 
 def to_batch(
     domain: ModuleType, spec: Spec, shape: tuple[int, ...], examples: Sequence[Example], vocabulary: labels.Vocabulary
 ) -> Batch:
     """All examples as one Batch; an empty list gives an empty one. shape: (C, H, W) of an image."""
-    images = np.stack([e.image for e in examples]) if examples else np.zeros((0, *shape), np.float32)
+    images = _stacked(examples) if examples else np.zeros((0, *shape), np.float32)
     cond = domain.condition([e.annotation for e in examples], label_fields(spec.fields), vocabulary)
     values = [e.annotation.labels.get(domain.TARGET, math.nan) for e in examples]
     return Batch(
@@ -71,3 +77,25 @@ def to_batch(
         cond={name: torch.from_numpy(value) for name, value in cond.items()},
         target=torch.tensor([-1 if math.isnan(v) else int(v) for v in values], dtype=torch.int64),
     )
+
+
+def _in_one_array(examples: list[Example]) -> list[Example]:
+    """The list, the image of each example now a row of one array; as it is where the images differ in shape."""
+    if len({example.image.shape for example in examples}) == 1:
+        images = np.empty((len(examples), *examples[0].image.shape), np.float32)
+        for number, example in enumerate(
+            examples
+        ):  # one after the other, so that an image that was copied is let go of
+            images[number] = example.image
+            examples[number] = dataclasses.replace(example, image=images[number])
+    return examples
+
+
+def _stacked(examples: Sequence[Example]) -> np.ndarray:
+    """The images (N, C, H, W) of examples: the array whose rows they are, in this order, else a new one."""
+    images = [example.image for example in examples]
+    whole = images[0].base
+    rows = whole if whole is not None and whole.shape == (len(images), *images[0].shape) else ()
+    if len(rows) and all(np.may_share_memory(image, row) for image, row in zip(images, rows, strict=True)):
+        return np.asarray(whole)
+    return np.stack(images)

@@ -1,6 +1,7 @@
 """How alike two images are, pair by pair: SSIM, PSNR and a distance in the levels of a feature network. Numpy only.
 
-Images are (N, C, H, W) in [-1, 1]. Every function answers one number a pair, (N,).
+Images are (N, C, H, W) in [-1, 1]. Every function answers one number a pair, (N,); sharpness, which is compared and not
+a comparison, one an image.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from toolkit.example import Error
 
-__all__ = ["perceptual", "psnr", "ssim"]
+__all__ = ["perceptual", "psnr", "sharpness", "ssim"]
 
 SIGMA, WINDOW = 1.5, 11
 """The Gaussian window of Wang et al. 2004, in pixels."""
@@ -78,6 +79,13 @@ def perceptual(levels_a: Mapping[str, np.ndarray], levels_b: Mapping[str, np.nda
         difference = _unit(levels_a[name]) - _unit(levels_b[name])
         total += (difference**2).sum(1).mean((1, 2), dtype=np.float64)
     return total
+
+
+def sharpness(images: np.ndarray) -> np.ndarray:
+    """(N,) mean absolute Laplacian of images (N, C, H, W) by their four neighbours, without the edge."""
+    middle = images[..., 1:-1, 1:-1]
+    around = images[..., :-2, 1:-1] + images[..., 2:, 1:-1] + images[..., 1:-1, :-2] + images[..., 1:-1, 2:]
+    return np.abs(around - 4 * middle).mean((1, 2, 3))
 
 
 def _pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

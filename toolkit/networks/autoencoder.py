@@ -77,6 +77,11 @@ class Autoencoder(nn.Module):
         kl = posterior.kl() / posterior.mean[0].numel()
         return self.vae.decode(posterior.mean + posterior.std * noise).sample, kl
 
+    @property
+    def last_layer(self) -> Tensor:
+        """The weights that every image leaves through."""
+        return self.vae.decoder.conv_out.weight
+
     @torch.no_grad()
     def normalise(self, images: Tensor, spread: float) -> None:
         """Set shift and scale so that the latents of `images` have mean 0 and the standard deviation `spread`."""

@@ -11,7 +11,10 @@ from toolkit.networks.layout import coverage
 from toolkit.settings import Training
 from toolkit.training.loader import Batch
 
-__all__ = ["area_weights", "classification", "clean_classification", "denoising", "perceptual", "reconstruction"]
+__all__ = [
+    "area_weights", "classification", "clean_classification", "denoising", "perceptual", "reconstruction",
+    "reconstruction_error",
+]  # fmt: skip
 
 PERCEPTUAL, KL = 0.5, 1e-4
 """Weights of the perceptual distance and of the KL divergence beside the error of the pixels."""
@@ -98,14 +101,18 @@ def reconstruction(
     generator: torch.Generator,
     features: nn.Module | None = None,
 ) -> Tensor:
-    """Error of an autoencoder: pixels, their differences to the neighbours, features, and a little KL.
+    """`reconstruction_error` of an autoencoder, with noise of the posterior's spread."""
+    noise = torch.randn((len(batch.image), *spec.shape), generator=generator).to(batch.image)
+    made, kl = module(batch.image, noise)
+    return reconstruction_error(made, kl, batch.image, features)
 
-    Rombach et al. 2022, arXiv:2112.10752, section 3.1, with L1; in place of LPIPS the domain's own feature network, in
-    place of an adversary the differences of neighbours, which punish a blurred edge more than L1 alone.
+
+def reconstruction_error(made: Tensor, kl: Tensor, image: Tensor, features: nn.Module | None = None) -> Tensor:
+    """Error of images that an autoencoder made: pixels, their differences to the neighbours, features, and a little KL.
+
+    Rombach et al. 2022, arXiv:2112.10752, section 3.1, with L1; in place of LPIPS the domain's own feature network. The
+    differences of neighbours punish a blurred edge more than L1 alone; texture takes an adversary, see `adversarial`.
     """
-    image = batch.image
-    shape = (len(image), *spec.shape)
-    made, kl = module(image, torch.randn(shape, generator=generator).to(image))
     error = made.to(torch.float32) - image
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     loss = error.abs().mean() + edges + KL * kl.mean()

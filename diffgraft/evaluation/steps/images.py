@@ -19,7 +19,7 @@ import numpy as np
 
 from diffgraft import models
 from diffgraft.evaluation.data import stack_images
-from diffgraft.evaluation.steps.judges import DISTANCE, KID, SHARP, judge, metrics, sharpness
+from diffgraft.evaluation.steps.judges import DISTANCE, KID, SHARP, judge, metrics
 from diffgraft.evaluation.steps.result import Metric
 from diffgraft.evaluation.steps.samples import STUDENT, Contenders, Measurements, Preview, Samples, Variant, evaluations
 from diffgraft.evaluation.steps.scores import Resamples, kernel_distances
@@ -30,6 +30,7 @@ from diffgraft.models.trained_on import partition, split_by_training
 from diffgraft.requests import StepsRequest
 from toolkit.data import dataset, labels
 from toolkit.diffusion.model import OBJECTS, Model
+from toolkit.evaluation.similarity import sharpness
 from toolkit.example import Annotation, Error, Example
 from toolkit.methods.guided import BATCH
 from toolkit.methods.mixing import mix_within_classes, mixup

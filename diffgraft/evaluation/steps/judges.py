@@ -20,7 +20,7 @@ from toolkit.evaluation.detection.metrics import Detections, Truth, as_truth
 from toolkit.evaluation.finite import check_finite
 from toolkit.example import Annotation
 
-__all__ = ["DISTANCE", "KID", "SHARP", "boxes_precision", "judge", "metrics", "sharpness"]
+__all__ = ["DISTANCE", "KID", "SHARP", "boxes_precision", "judge", "metrics"]
 
 KID = Metric(
     "kid", "KID", "low", "kernel distance to the held-out real images, in the features of the model; a squared distance, drawn by "
@@ -89,10 +89,3 @@ def boxes_precision(found: Sequence[Detections], truths: Sequence[Truth], own: R
     runs = [dataclasses.replace(one, hit=one.hit[:1]) for one in runs]  # of the ten overlaps the first, 0.5
     every = np.array([[intervals.average_precision(one, times)[0] for one in runs] for times in own.times])
     return np.nanmean(every, 1)
-
-
-def sharpness(images: np.ndarray) -> np.ndarray:
-    """(N,) mean absolute Laplacian of images (N, C, H, W) by their four neighbours, without the edge."""
-    middle = images[..., 1:-1, 1:-1]
-    around = images[..., :-2, 1:-1] + images[..., 2:, 1:-1] + images[..., 1:-1, :-2] + images[..., 1:-1, 2:]
-    return np.abs(around - 4 * middle).mean((1, 2, 3))

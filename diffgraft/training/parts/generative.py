@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from toolkit.diffusion.model import TEXT
 from toolkit.example import Error
 from toolkit.networks import folder
 from toolkit.settings import Augmentation
-from toolkit.training import language, losses
+from toolkit.training import adversarial, language, losses
 from toolkit.training.loader import Batch, concatenate
 from toolkit.training.loop import Samples
 
@@ -26,15 +27,24 @@ __all__ = ["CODEC", "DENOISER"]
 
 
 def _prepare_codec(run: TrainingRun) -> Material:
-    """Images; the perceptual part of the loss needs the model's own feature network, where it has one."""
+    """Images; the perceptual part of the loss needs the model's own feature network, where it has one.
+
+    Beside an adversary they are only changed in ways that leave every pixel as sharp as it was: what is resampled is
+    softer, and would be taken for what real images look like.
+    """
     features = folder.load_part(run.root, "features", run.meta) if "features" in run.meta["parts"] else None
-    loss = partial(losses.reconstruction, features=features)
-    return Material(Samples(run.samples, run.held_out, run.domain.AUGMENTATION), loss)
+    if not run.settings.adversary:
+        loss = partial(losses.reconstruction, features=features)
+        return Material(Samples(run.samples, run.held_out, run.domain.AUGMENTATION), loss)
+    loss = partial(adversarial.adversarial_reconstruction, features=features)
+    still = dataclasses.replace(run.domain.AUGMENTATION, rotate=0.0, scale=0.0, shift=0.0, warp=0.0, crop=0.0)
+    learner = partial(adversarial.Adversaries, channels=run.samples.image.shape[1])
+    return Material(Samples(run.samples, run.held_out, still), loss, learner=learner)
 
 
 def _evaluate_codec(run: TrainingRun, material: Material, module: nn.Module) -> Evaluation:
-    figures = {"held_out_psnr": report.peak_signal_to_noise(module, material.samples.held_out)}
-    return figures, report.codec_blocks(module, material.samples.held_out)
+    held_out = material.samples.held_out
+    return report.codec_figures(module, held_out), report.codec_blocks(module, held_out)
 
 
 def _finalize_codec(run: TrainingRun, module: Any) -> None:

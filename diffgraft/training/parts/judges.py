@@ -13,6 +13,7 @@ from toolkit.diffusion.model import BOXES
 from toolkit.example import Annotation, Error
 from toolkit.settings import Augmentation
 from toolkit.training import detecting, losses
+from toolkit.training.loader import Batch
 from toolkit.training.loop import Loss, Samples
 
 __all__ = ["CLASSIFIER", "DETECTOR", "FEATURES"]
@@ -20,10 +21,16 @@ __all__ = ["CLASSIFIER", "DETECTOR", "FEATURES"]
 
 def _prepare_classes(run: TrainingRun, loss: Loss, augmentation: Augmentation) -> Material:
     """The images whose class is known."""
-    samples, held_out = (batch[batch.target >= 0] for batch in (run.samples, run.held_out))
+    samples, held_out = (_known(batch) for batch in (run.samples, run.held_out))
     if len(samples.target.unique()) < 2:
         raise Error("A classifier needs images of two or more classes with a known label; found only one. Label more.")
     return Material(Samples(samples, held_out, augmentation), loss)
+
+
+def _known(batch: Batch) -> Batch:
+    """The images whose class is known: the batch itself, and no copy of it, where all are."""
+    known = batch.target >= 0
+    return batch if bool(known.all()) else batch[known]
 
 
 def _evaluate_classifier(run: TrainingRun, material: Material, module: nn.Module) -> Evaluation:
