@@ -9,6 +9,7 @@ median has one level. Training sees image-level labels only - does this slice sh
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from toolkit.data.labels import Range, Vocabulary
 from toolkit.data.transforms import Box, fit, square_box, to_window, unfit
 from toolkit.diffusion.model import Field, Model
 from toolkit.diffusion.noise import Purpose, gaussian
-from toolkit.example import Annotation, Error, Example, Geometry
+from toolkit.example import Annotation, Error, Example, Geometry, Note
 from toolkit.formats import nifti
 from toolkit.formats.slice_table import read_slice_labels
 from toolkit.methods.anomaly_map import MapSettings, anomaly_map, asymmetric, rim_weight, slice_probability
@@ -156,23 +157,29 @@ def read(
     """Every usable axial slice of every scan under root, with its image-level label and, if there is one, its mask.
 
     The label comes from slices.csv (columns patient, slice, label; slice = index along the third array axis), else
-    from whether the mask marks anything, else it is unknown. aside(name, reason) is told of a scan that cannot be used,
-    and the rest is read; without it that is an Error. watch(done, of) is called once a scan.
+    from whether the mask marks anything, else it is unknown. aside(name, reason) is told of a scan that cannot be used and
+    of what lies there and is not read, and the rest is read; without it a bad scan is an Error. watch(done, of) is
+    called once a scan. Notes of reading are warned of at the end.
     """
     tables = read_slice_labels(root)
-    scans = nifti.find(root, contrast)
+    scans = nifti.find(root, contrast, aside)
+    notes: dict[str, list[str]] = {}
     for number, scan in enumerate(scans, 1):
         watch(number, len(scans))
         try:
             volume = dataclasses.replace(nifti.load(scan.path), label=scan.label)
-            case, mask = preprocess(volume), None
+            case, mask, decided = preprocess(volume), None, [(scan.path.name, note) for note in volume.notes]
             if scan.mask is not None:
-                mask, _ = nifti.display(scan.marks(nifti.load(scan.mask).array), volume.affine)
+                marked, said = scan.marked(volume)
+                mask, _ = nifti.display(marked, volume.affine)
+                decided += [(scan.mask.name, note) for note in said]
         except Error as problem:
             if aside is None:
                 raise
             aside(scan.path.relative_to(root).as_posix() if root.is_dir() else scan.path.name, str(problem))
             continue
+        for name, note in decided:
+            notes.setdefault(note, []).append(name)
         for image, k, position in zip(case.images, case.index, case.position, strict=True):
             stored = nifti.stored_index(volume, int(k))
             label = tables.get((volume.label, stored), float("nan") if mask is None else float(mask[k].any()))
@@ -184,6 +191,9 @@ def read(
                 group=scan.group,
                 geometry=Geometry(volume.affine, volume.array.shape, case.window, int(k), case.box),
             )
+    for note, names in notes.items():
+        others = f" and of {len(names) - 1} other(s)" if len(names) > 1 else ""
+        warnings.warn(f"Of {names[0]}{others}: {note}.", Note, stacklevel=2)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from domains import brain_mri
 from toolkit.data import dataset
-from toolkit.example import Error
+from toolkit.example import Error, Note
 from toolkit.formats import nifti
 
 __all__ = ["find_raw_scans", "read_lesions"]
@@ -28,7 +29,10 @@ def find_raw_scans(data: Path) -> tuple[Path, str]:
     return raw, info.get("options", {}).get("contrast", brain_mri.CONTRAST)
 
 
-def read_lesions(scan: nifti.Scan, affine: np.ndarray) -> np.ndarray:
-    """The lesion mask of a scan that has one, (slices, rows, cols) in display order. affine: of the scan."""
+def read_lesions(scan: nifti.Scan, volume: nifti.Volume) -> np.ndarray:
+    """The lesion mask of a scan that has one, (slices, rows, cols) in display order. A Note says what was decided of it."""
     assert scan.mask is not None, "a scan without a mask is left out before"
-    return nifti.display(scan.marks(nifti.load(scan.mask).array), affine)[0]
+    marked, notes = scan.marked(volume)
+    for note in notes:
+        warnings.warn(f"Of {scan.mask.name}: {note}.", Note, stacklevel=2)
+    return nifti.display(marked, volume.affine)[0]

@@ -49,12 +49,12 @@ def find(root: str | Path, contrast: str, aside: Aside) -> list[Scan]:
     """The scans of a file or folder that show a contrast: its NIfTI files, else its DICOM MR series.
 
     A single file, and a series that is alone, is taken whatever it shows; the domain judges it. aside(name, reason) is
-    told what else of a DICOM folder was met. Errors: nothing to be treated, two scans with one label.
+    told what else was met there and is not read. Errors: nothing to be treated, two scans with one label.
     """
     root = Path(root)
     if _is_dicom(root):
         return _series(root, contrast, aside)
-    met = nifti.find(root, contrast if root.is_dir() else None)
+    met = nifti.find(root, contrast if root.is_dir() else None, aside, masks=False)
     times = Counter(s.path.name for s in met)
     names = [s.path.name if times[s.path.name] == 1 else s.path.relative_to(root).as_posix() for s in met]
     entities = nifti.result_entities([(s.path, s.label) for s in met])

@@ -142,7 +142,8 @@ def read_scans(request: AnomalyRequest, watch: Watch) -> ScanSet:
     Errors: patients that are not there, no scan to measure, a damaged sidecar, grids that do not agree.
     """
     root, contrast = find_raw_scans(request.scans)
-    found = every = nifti.find(root, contrast if root.is_dir() else None)
+    unread: dict[str, str] = {}
+    found = every = nifti.find(root, contrast if root.is_dir() else None, unread.__setitem__, masks=False)
     labels: dict[str, list[str]] = {}
     for scan in found:
         labels.setdefault(scan.group, []).append(scan.label)
@@ -155,7 +156,7 @@ def read_scans(request: AnomalyRequest, watch: Watch) -> ScanSet:
         found = [scan for scan in found if {_bare(scan.group), _bare(scan.label)} & wanted]
     maps = MapFolder.find(request.maps)
     named = maps.named([(scan.path, scan.label) for scan in every])
-    left_out = {s.label: "no lesion mask" for s in found if s.mask is None}
+    left_out = unread | {s.label: s.doubt or "no lesion mask" for s in found if s.mask is None}
     left_out |= {s.label: "no map" for s in found if s.label not in named and s.mask is not None}
     if only is None and root.is_dir():
         left_out |= {label: "a map without a scan" for label in maps.paths if label not in named.values()}
@@ -194,7 +195,7 @@ def _read_scan(root: Path, scan: nifti.Scan, maps: MapFolder, name: str) -> Mapp
     volume = dataclasses.replace(nifti.load(scan.path, contrast=scan.contrast, nan="zero"), label=scan.label)
     anomaly, path = maps.read(name, volume), maps.path(name, volume.contrast)
     case = brain_mri.preprocess(volume)
-    truth = read_lesions(scan, volume.affine)
+    truth = read_lesions(scan, volume)
     labels = brain_mri.slice_labels(root, volume)
     covered = np.flatnonzero(case.head.mean((1, 2)) > brain_mri.SMALLEST_HEAD)
     position = np.full(len(truth), np.nan)

@@ -177,7 +177,7 @@ class Scans:
 
     @cached_property
     def _truths(self) -> list[np.ndarray]:
-        return [read_lesions(scan, c.volume.affine) for scan, c in zip(self.scans, self._cases, strict=True)]
+        return [read_lesions(scan, c.volume) for scan, c in zip(self.scans, self._cases, strict=True)]
 
     @cached_property
     def _previewed(self) -> list[int]:

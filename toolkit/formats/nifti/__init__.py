@@ -11,6 +11,7 @@ Arrays are (X, Y, Z) on the grid of the file; affines are (4, 4) float64, voxel 
 from toolkit.formats.nifti.bids import label_of_result, result_entities, result_label, result_path, suffix_of
 from toolkit.formats.nifti.finding import Scan, find
 from toolkit.formats.nifti.header import TOLERANCE
+from toolkit.formats.nifti.masks import load_mask
 from toolkit.formats.nifti.names import CONTRASTS, parse_file_name
 from toolkit.formats.nifti.orientation import display, display_spacing, restore, stored_index
 from toolkit.formats.nifti.saving import read_sidecar, save, write_dataset_description, write_sidecar
@@ -18,7 +19,7 @@ from toolkit.formats.nifti.slices import read, write
 from toolkit.formats.nifti.volume import Volume, load
 
 __all__ = [
-    "CONTRASTS", "TOLERANCE", "Scan", "Volume", "display", "display_spacing", "find", "label_of_result", "load",
+    "CONTRASTS", "TOLERANCE", "Scan", "Volume", "display", "display_spacing", "find", "label_of_result", "load", "load_mask",
     "parse_file_name", "read", "read_sidecar", "restore", "result_entities", "result_label", "result_path", "save", "stored_index",
     "suffix_of", "write", "write_dataset_description", "write_sidecar",
 ]  # fmt: skip

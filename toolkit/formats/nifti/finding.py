@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,10 @@ import numpy as np
 
 from toolkit.data.file_names import printable
 from toolkit.example import Error, Note
-from toolkit.formats.nifti.header import TOLERANCE, read_grid
+from toolkit.formats.nifti.header import read_grid
+from toolkit.formats.nifti.masks import load_mask, misplaced
 from toolkit.formats.nifti.names import (
+    CONTRASTS,
     OUTPUT,
     alphanumeric,
     bids_entities,
@@ -24,16 +26,22 @@ from toolkit.formats.nifti.names import (
     spell_contrast,
     stem_of,
 )
+from toolkit.formats.nifti.passed_over import other_files, remedy
 from toolkit.formats.nifti.places import HOLDERS, NUMBER, SESSION, Named, is_time, parse_path
+from toolkit.formats.nifti.volume import Volume
 
 __all__ = ["Scan", "find"]
+
+Aside = Callable[[str, str], None]
+"""Is told the name of a file that is not read, and why."""
 
 
 @dataclass(frozen=True)
 class Scan:
     """One scan that `find` met. mask lies on the same grid, or is None. group is the patient: sessions share it.
 
-    lesions: the values of the mask that are lesions; None for all but 0.
+    lesions: the values of the mask that are lesions; None for all but 0. doubt: why a mask of its name is not used, "" where
+    there is none or one is used.
     """
 
     path: Path
@@ -42,28 +50,33 @@ class Scan:
     mask: Path | None = None
     group: str = ""
     lesions: tuple[int, ...] | None = None
+    doubt: str = ""
 
-    def marks(self, mask: np.ndarray) -> np.ndarray:
-        """Where a mask of this scan marks a lesion, boolean."""
-        return mask > 0 if self.lesions is None else np.isin(np.rint(mask), self.lesions)
+    def marked(self, volume: Volume) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Where the mask marks a lesion, (X, Y, Z) bool on the grid of the scan, and notes; see `masks.load_mask`."""
+        assert self.mask is not None, "of a scan that has a mask"
+        return load_mask(self.mask, volume, self.lesions)
 
 
-def find(root: str | Path, contrast: str | None = None) -> list[Scan]:
+def find(root: str | Path, contrast: str | None = None, aside: Aside | None = None, masks: bool = True) -> list[Scan]:
     """The scans of a file or a folder (flat, a folder a patient, BIDS, nnU-Net and more: see `places`), with their masks.
 
     contrast: only scans that show this; "flair" and "FLAIR" are the same.
     Masks, hidden files, diffgraft's counterfactuals and maps, and scans inside `derivatives/` are no scans. The label of a
     scan comes from its name, else from the folders above it, with as many of them as it takes to tell scans apart. Of one
     scan in several stages (orig/, pre/) that on the grid of the mask is taken, else the acquired one, and a note says so. A
-    mask belongs to a scan by label and by grid (shape, and affine to 1e-3); one that names the contrast comes before one
-    that names none, one beside the scan before one elsewhere, a consensus before the first rater, which is said.
+    mask belongs to a scan by label and by grid (its voxels in any storage order, to a tenth of one); one that names the
+    contrast comes before one that names none, one beside the scan before one elsewhere, a consensus before the first
+    rater, which is said.
+    aside(name, reason) is told of every other file that may have been meant: names without a contrast, masks that belong
+    to no scan or lie elsewhere (unless masks is False: they are of no use then), files of other formats.
     Raises Error where nothing is found, where two scans would share a label and contrast, where two masks fit equally
-    well, or where a mask that fits by name is refused.
+    well, or, without aside, where a mask that fits by name is refused.
     """
     root = Path(root)
     wanted = spell_contrast(contrast) if contrast else None
     if root.is_file():
-        return [_single(root, wanted)]
+        return [_single(root, wanted, aside)]
     if not root.is_dir():
         raise Error(f"Scans are read from a file or a folder; '{root}' does not exist. Check the path.")
     named = [parse_path(path, root) for path in _files(root)]
@@ -75,8 +88,48 @@ def find(root: str | Path, contrast: str | None = None) -> list[Scan]:
     kept = [scan for scan in scans if wanted in (None, scan.contrast)]
     if not kept:
         raise _nothing(root, wanted, scans)
-    masks = [file for file in named if file.contrast == "mask"]
-    return _pair(_labelled(kept, masks), masks)
+    drawn = [file for file in named if file.contrast == "mask"]
+    found = _pair(_labelled(kept, drawn), drawn, aside)
+    if aside is not None:
+        told = named if masks else [file for file in named if file.contrast not in ("mask", "brainmask")]
+        _tell_others(root, told, kept, found, aside)
+    return found
+
+
+def _tell_others(
+    root: Path, named: Sequence[Named], kept: Sequence[Named], found: Sequence[Scan], aside: Aside
+) -> None:
+    """What lies in the folder, was not read, and may have been meant to be.
+
+    Scans of other contrasts or stages, their masks, masks of the brain, other raters and derivatives are what such folders
+    hold; they are not told. kept: the scans of the contrast that was asked for.
+    """
+    wanted = "/".join(sorted({scan.contrast for scan in found}))
+    used = {file.path for file in kept} | {scan.mask for scan in found if scan.mask}
+    taken, scans = {scan.path: scan for scan in found}, [s for s in named if s.contrast not in ("mask", "brainmask")]
+    for file in named:
+        reason = ""
+        if file.path in used:
+            continue
+        if file.contrast == "mask":
+            owners = [taken[s.path] for s in kept if s.path in taken and _masks_of(s, s.label, [file], True)]
+            if owners and owners[0].mask is None:
+                reason = owners[0].doubt
+            elif owners and file.rater is None and contrast_of_mask(file.path) in ("", owners[0].contrast):
+                reason = f"A scan has one lesion mask; {owners[0].path.name} has another, so this one is not used."
+            elif not owners and not any(_masks_of(scan, scan.label, [file], True) for scan in scans):
+                reason = "A lesion mask belongs to a scan by its name; no scan here is named as this one."
+        elif file.contrast not in CONTRASTS.values() and file.contrast != "brainmask":
+            stem = stem_of(file.path)
+            meant = not bids_entities(stem) or any(word.lower() in stem.lower() for word in wanted.split("/"))
+            if meant and "derivatives" not in file.path.relative_to(root).parts[:-1]:
+                reason = (
+                    f"A scan to be read is named by its contrast; the name of this one tells none. End it in _{wanted}."
+                )
+        if reason:
+            aside(printable(file.path.name), reason)
+    for name, reason in other_files(root):
+        aside(printable(name), reason)
 
 
 def _nothing(root: Path, wanted: str | None, scans: Sequence[Named]) -> Error:
@@ -165,7 +218,7 @@ def _one_stage(scans: list[Named], masks: Sequence[Named], passed: list[tuple[Na
     """Of the stages of one scan the one to be read; scans that are no stages of another are all kept."""
     if len(scans) == 1 or len({scan.stage for scan in scans}) < len(scans):
         return scans
-    fits = {scan.path: _mask_of(scan, _masks_of(scan, scan.label, masks, True), False) is not None for scan in scans}
+    fits = {scan.path: _mask_of(scan, _masks_of(scan, scan.label, masks, True), False)[0] is not None for scan in scans}
     ranked = sorted(scans, key=lambda scan: (not fits[scan.path], scan.stage))
     passed += [(ranked[0], left) for left in ranked[1:]]
     return ranked[:1]
@@ -189,9 +242,9 @@ def _files(root: Path, pattern: str = "**/*") -> list[Path]:
     )
 
 
-def _single(path: Path, wanted: str | None) -> Scan:
+def _single(path: Path, wanted: str | None, aside: Aside | None) -> Scan:
     if not is_nifti_name(path):
-        raise Error(f"A NIfTI file ends in .nii or .nii.gz; found '{path}'. Convert it, or give another file.")
+        raise Error(f"A NIfTI file ends in .nii or .nii.gz; found '{path}'. {remedy(path)}.")
     # Below the folder of the patient, whose masks may lie beside that of the scan.
     place = path.absolute().parent
     while HOLDERS.fullmatch(place.name) or re.fullmatch("orig|pre|raw", place.name, re.I):
@@ -210,23 +263,23 @@ def _single(path: Path, wanted: str | None) -> Scan:
     masks = [file for file in (parse_path(file, place) for file in sorted(files)) if file.contrast == "mask"]
     contrast = wanted if wanted and scan.contrast == "unknown" else scan.contrast
     scan = dataclasses.replace(scan, contrast=contrast)
-    (found,) = _pair([(scan, scan.label, scan.patient)], masks)
+    (found,) = _pair([(scan, scan.label, scan.patient)], masks, aside)
     return dataclasses.replace(found, path=path)
 
 
 # ------------------------------------------------------------------------------------------------------------- masks
 
 
-def _pair(scans: Sequence[tuple[Named, str, str]], masks: Sequence[Named]) -> list[Scan]:
+def _pair(scans: Sequence[tuple[Named, str, str]], masks: Sequence[Named], aside: Aside | None) -> list[Scan]:
     """Each scan with its mask. A note says which of several raters is taken."""
     found, raters = [], []
     for scan, label, group in scans:
-        mask = _mask_of(scan, _masks_of(scan, label, masks, label == scan.label))
+        mask, doubt = _mask_of(scan, _masks_of(scan, label, masks, label == scan.label), aside is None)
         if mask is not None and mask.rater is not None:
             raters.append(mask.path)
         found.append(
             Scan(
-                scan.path, label, scan.contrast, None if mask is None else mask.path, group, None if mask is None else mask.lesions
+                scan.path, label, scan.contrast, None if mask is None else mask.path, group, None if mask is None else mask.lesions, doubt
             )
         )  # fmt: skip
     if raters:
@@ -259,23 +312,29 @@ def _bids_key(file: Named) -> tuple[str | None, ...]:
     return (own["sub"], own.get("ses"), own.get("run"), desc_prefix(own.get("desc", ""))) if own else ()
 
 
-def _mask_of(scan: Named, same: Sequence[Named], strict: bool = True) -> Named | None:
-    """The one mask of a scan among those of its name, by grid; see `find`. strict: a mask that cannot be read is an Error."""
+def _mask_of(scan: Named, same: Sequence[Named], strict: bool) -> tuple[Named | None, str]:
+    """The one mask of a scan among those of its name, by grid, and why there is none; see `find`.
+
+    strict: a mask that cannot be read is an Error.
+    """
     if not same:
-        return None
+        return None, ""
     try:
         grid = read_grid(scan.path)
     except Error:
-        return None  # `load` will say why, for this scan alone
-    ranked = []
+        return None, ""  # `load` will say why, for this scan alone
+    ranked, doubts = [], []
     for mask in same:
         try:
             other = read_grid(mask.path)
-        except Error:
+        except Error as problem:
             if strict:
                 raise
+            doubts.append(str(problem))
             continue
-        if other.shape == grid.shape and np.abs(other.affine - grid.affine).max() <= TOLERANCE:
+        if reason := misplaced(other, grid):
+            doubts.append(f"A lesion mask lies on the voxels of its scan; {mask.path.name} does not: {reason}.")
+        else:
             drawn_on = contrast_of_mask(mask.path)
             fit = (0 if drawn_on == scan.contrast else 2 if drawn_on else 1, mask.path.parent != scan.path.parent)
             ranked.append((*fit, mask.rater or (-1, 0), mask.path, mask))
@@ -286,6 +345,6 @@ def _mask_of(scan: Named, same: Sequence[Named], strict: bool = True) -> Named |
             f"A scan has one lesion mask; '{scan.path}' has '{first}' and '{second}' on its grid. Keep one of them."
         )
     if not ranked:
-        return None
+        return None, " ".join(doubts)
     chosen: Named = ranked[0][4]
-    return chosen if len(ranked) > 1 else dataclasses.replace(chosen, rater=None)
+    return (chosen if len(ranked) > 1 else dataclasses.replace(chosen, rater=None)), ""

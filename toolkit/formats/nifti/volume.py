@@ -72,7 +72,7 @@ def load(path: str | Path, *, nan: Literal["refuse", "zero"] = "refuse", contras
         if nan == "refuse":
             raise Error(
                 f"Voxels must be finite numbers; '{path}' holds {count} that are not (NaN, infinite or too large for "
-                "float32). Mend the file, or set them to 0 with --nan zero."
+                "float32). Mend the file (fslmaths IN -nan OUT sets them to 0), or treat it with counterfactual --nan zero."
             )
         array[bad] = 0
         notes += (f"{count} voxels that were not finite were set to 0",)
