@@ -7,6 +7,7 @@ such a file in mm, nibabel 5.4.2 in the numbers of the file.
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 
 import heads
@@ -18,7 +19,7 @@ from diffgraft.evaluation.scans import read_lesions
 from diffgraft.preparation.prepare import prepare
 from domains import brain_mri
 from toolkit.data import dataset
-from toolkit.example import Error
+from toolkit.example import Error, Note
 from toolkit.formats import nifti
 
 UNITS = {"not stated": (0, 1.0), "metre": (1, 1e-3), "mm": (2, 1.0), "micrometre": (3, 1e3)}
@@ -72,9 +73,11 @@ def test_a_scan_is_prepared_and_measured_alike_in_any_unit_with_a_mask_in_any_ot
     assert all(one.mask is not None for one in found)
     case = brain_mri.preprocess(nifti.load(found[0].path))
     assert np.allclose(case.spacing, (9, 3.5, 3.5), atol=1e-5)
-    ml = read_lesions(found[0], case.volume.affine).sum() * np.prod(case.spacing) / 1000
+    ml = read_lesions(found[0], case.volume).sum() * np.prod(case.spacing) / 1000
     assert ml == pytest.approx(lesion.sum() * 9 * 3.5 * 3.5 / 1000, rel=1e-5)
-    prepare("brain_mri", tmp_path / "raw", tmp_path / "data")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Note)  # of the unit
+        prepare("brain_mri", tmp_path / "raw", tmp_path / "data")
     for example in dataset.read(tmp_path / "data"):
         assert example.geometry is not None
         assert np.allclose(example.geometry.affine, heads.PLAIN, atol=1e-4)
