@@ -34,6 +34,21 @@ def texts() -> list[Path]:
     return [ROOT / "README.md", *sorted(ROOT.glob("models/*/README.md")), *sorted(pages)]
 
 
+# --------------------------------------------------------------------------------------------------------- faults
+
+
+def test_every_fault_of_the_field_names_a_test_that_there_is():
+    rows = [line for line in (DOCS / "faults.md").read_text().splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if not row.startswith("| in the field")]
+    assert len(rows) > 90
+    for row in rows:
+        named = re.findall(r"`(test_\w+\.py)::([\w:]+)`", row)
+        assert named, row
+        for file, name in named:
+            text = (ROOT / "tests" / file).read_text()
+            assert all(re.search(rf"(def|class) {part}\b", text) for part in name.split("::")), (file, name)
+
+
 # ------------------------------------------------------------------------------------------------------- commands
 
 

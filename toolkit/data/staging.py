@@ -39,7 +39,8 @@ def locked(place: Path, what: str = "Output") -> Iterator[None]:
         yield
         return
     path = place.parent / f".{place.name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True)
     file = _acquire(path)
     if file is None:
         raise Error(
