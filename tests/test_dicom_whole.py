@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from toolkit.example import Error
+from toolkit.example import Error, Provenance
 from toolkit.formats import mr_scans
 from toolkit.formats.dicom import series as mr
 
@@ -194,6 +194,26 @@ def test_numbers_of_images_count_for_nothing(tmp_path: Path) -> None:
     for path in classic(tmp_path, voxels_of(), PLAIN):
         changed(path, lambda d: setattr(d, "InstanceNumber", 1))
     assert np.array_equal(one(tmp_path).voxels, voxels_of())
+
+
+@pytest.mark.parametrize("thickness", ["absent", "empty"])
+def test_what_is_made_of_slices_of_no_stated_thickness_is_as_high_as_their_distance(
+    tmp_path: Path, thickness: str
+) -> None:
+    for path in classic(tmp_path / "in", voxels_of(), PLAIN):
+        changed(
+            path,
+            lambda d: delattr(d, "SliceThickness") if thickness == "absent" else d.__setattr__("SliceThickness", None),
+        )
+    source = one(tmp_path / "in")
+    made = Provenance("edited", "model", "counterfactual", 1, {}, "s5")
+    shape = source.voxels.shape
+    written = mr_scans.write_dicom(
+        tmp_path / "out", source, source.voxels, np.zeros(shape, np.float32), np.zeros(shape, bool), made
+    )
+    for path in written[-2:]:
+        shared = pydicom.dcmread(path).SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        assert float(shared.SliceThickness) == 5.0
 
 
 # ------------------------------------------------------------------------------------------------------ as dcm2niix reads

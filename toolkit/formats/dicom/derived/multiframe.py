@@ -134,7 +134,7 @@ def _for_highdicom(series: Series, voxels: np.ndarray) -> tuple[np.ndarray, list
     """
     frames = voxels.transpose(2, 1, 0)
     if not series.frames:
-        return np.ascontiguousarray(frames), [_plain(source) for source in series.sources]
+        return np.ascontiguousarray(frames), [_plain(source, series) for source in series.sources]
     source = series.sources[0]
     count = int(source.get("NumberOfFrames") or 0)
     if len({str(other.SOPInstanceUID) for other in series.sources}) > 1 or sorted(series.frames) != [
@@ -144,15 +144,18 @@ def _for_highdicom(series: Series, voxels: np.ndarray) -> tuple[np.ndarray, list
             "A map or segmentation of multi-frame images is made of one file whose frames are all slices; this series is "
             "not. Convert it to classic MR images first."
         )
-    return np.ascontiguousarray(frames[np.argsort(series.frames)]), [_plain(source)]
+    return np.ascontiguousarray(frames[np.argsort(series.frames)]), [_plain(source, series)]
 
 
-def _plain(source: Dataset) -> Dataset:
+def _plain(source: Dataset, series: Series) -> Dataset:
+    """What lies in space. A thickness that is not stated is the distance of the slices: a voxel of the grid is as high."""
     data = Dataset()
     shared.copy_elements(source, data, (*shared.NEEDED, *shared.PLACE, *shared.LOSSY, *SPACE))
     data.file_meta = source.file_meta
     for keyword in shared.TYPE_2:
         setattr(data, keyword, "")
+    if not series.frames and not data.get("SliceThickness"):
+        data.SliceThickness = shared.decimal_string(float(np.linalg.norm(series.affine[:3, 2])))
     return data
 
 
