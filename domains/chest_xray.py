@@ -29,6 +29,7 @@ from toolkit.formats.films import apply_change, source_files, source_grid
 from toolkit.formats.folders import Aside
 from toolkit.language import report as report_text
 from toolkit.language.report import Statement
+from toolkit.language.report.columns import MOST_AGE
 from toolkit.language.report.lexicon import IMPLIES
 from toolkit.settings import Augmentation, Network, Training
 
@@ -132,14 +133,8 @@ PRESETS = {
 }  # fmt: skip
 """Part -> preset -> network and training, to be trained in this order. Measured on two CPU cores; see the model card."""
 
-NO_FINDING = ("no finding", "normal")
-UNSTATED = ("todo", "unknown", "none stated", "n/a", "na", "nan")
-"""What a column findings holds where nobody has looked yet."""
-
 LATIN = "\u024f"
 """The last letter of the Latin blocks of Unicode."""
-
-MOST_AGE = 120.0
 
 
 def vocabulary(root: str | Path, only: Sequence[str] = (), **_: Any) -> Vocabulary:
@@ -377,34 +372,12 @@ def _film(row: films.Row, side: int) -> tuple[Example, list[str], tuple[str, ...
     """A film as an Example, what was taken out of its text, and what reading its file had to decide."""
     words, source = row.words, films.read_levels(row.path)
     text, removed = report_text.scrub(words.get(TEXT, ""))
-    said = labels_from_text(text) | _stated({**source.known, **words})
+    said = labels_from_text(text) | report_text.stated_labels({**source.known, **words}, VIEWS, SEXES)
     named = {name: said.get(name, math.nan) for name in VOCABULARY}
     image = films.normalise(films.central_square(source.pixels, side))[None]
     group = words.get("patient_id") or words.get("group") or source.patient or row.id
     annotation = Annotation(text or None, {**named, **infer_labels(said, VOCABULARY)})
     return Example(row.id, image, annotation, group, provenance=source.mark), removed, source.notes
-
-
-def _stated(words: Mapping[str, str]) -> dict[str, float]:
-    """The labels that columns, or the attributes of a DICOM file, state."""
-    found: dict[str, float] = {}
-    view, sex = report_text.view(f"{words.get('view', '')} view"), words.get("sex", "").strip().upper()[:1]
-    view = words.get("view", "") if words.get("view", "") in VIEWS else view
-    found |= {"view": float(VIEWS.index(view))} if view else {}
-    found |= {"sex": float(SEXES.index(sex))} if sex in SEXES else {}
-    try:
-        age = float(words.get("age", "") or "nan")
-    except ValueError as problem:
-        raise Error(
-            f"An age is a number of years, or empty where it is not known; found '{words['age']}'."
-        ) from problem
-    found |= {"age": age} if 0 <= age <= MOST_AGE else {}
-    named = [name.strip().replace("_", " ") for name in words.get("findings", "").split(",") if name.strip()]
-    named = [name for name in named if name.lower() not in UNSTATED]
-    if any(name.lower() in NO_FINDING for name in named):
-        return found | {name: float(name == NORMAL) for name in report_text.FINDINGS}
-    listed = {finding for name in named for finding, value in report_text.findings(name).items() if value == 1.0}
-    return found | dict.fromkeys(listed, 1.0) | ({NORMAL: 0.0} if named else {})
 
 
 def _state(known: Mapping[str, float]) -> str:
