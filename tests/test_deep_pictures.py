@@ -42,22 +42,32 @@ def png(values: np.ndarray, filter: int = 0, extra: bytes = b"") -> bytes:
 
 
 def tiff(
-    values: np.ndarray, order: str = "<", deflated: bool = False, photometric: int | None = None, turn: int = 1
+    values: np.ndarray,
+    order: str = "<",
+    deflated: bool = False,
+    photometric: int | None = None,
+    turn: int = 1,
+    planes: bool = False,
 ) -> bytes:
-    """A TIFF 6.0 of 16 bits in one strip."""
+    """A TIFF 6.0 of 16 bits in one strip, or in one a plane."""
     rows, cols, channels = values.shape
-    content = values.astype(f"{order}u2").tobytes()
-    content = zlib.compress(content) if deflated else content
+    parts = [values[..., n] for n in range(channels)] if planes else [values]
+    strips = [part.astype(f"{order}u2").tobytes() for part in parts]
+    strips = [zlib.compress(strip) for strip in strips] if deflated else strips
+    starts = [8 + sum(map(len, strips[:n])) for n in range(len(strips))]
+    content = b"".join(strips)
     where = 8 + len(content)
     kind = photometric if photometric is not None else 2 if channels > 2 else 1
     tags = [
         (256, 3, 1, cols), (257, 3, 1, rows), (258, 3, channels, 16), (259, 3, 1, 8 if deflated else 1), (262, 3, 1, kind),
-        (273, 4, 1, 8), (274, 3, 1, turn), (277, 3, 1, channels), (278, 3, 1, rows), (279, 4, 1, len(content)),
+        (273, 4, len(strips), starts), (274, 3, 1, turn), (277, 3, 1, channels), (278, 3, 1, rows),
+        (279, 4, len(strips), [*map(len, strips)]), (284, 3, 1, 2 if planes else 1),
     ]  # fmt: skip
     tags += [(338, 3, 1, 2)] if channels in (2, 4) else []
     after, beyond, entries = b"", where + 2 + 12 * len(tags) + 4, b""
     for tag, kind, count, value in tags:
-        words = struct.pack(f"{order}H", value) * count if kind == 3 else struct.pack(f"{order}I", value)
+        each = value if isinstance(value, list) else [value] * count
+        words = struct.pack(f"{order}{count}{'H' if kind == 3 else 'I'}", *each)
         if len(words) > 4:
             words, after = struct.pack(f"{order}I", beyond + len(after)), after + words
         entries += struct.pack(f"{order}HHI", tag, kind, count) + words.ljust(4, b"\0")
@@ -235,3 +245,41 @@ def test_a_grey_tiff_that_is_turned_is_not_scrambled(tmp_path: Path, kind: type,
     method = deep_pictures.TURNS.get(turn)
     expected = np.asarray(plain if method is None else plain.transpose(method)) / np.iinfo(kind).max
     assert np.abs((shown(tmp_path / "x.tif")[0] + 1) / 2 - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("deflated", [False, True])
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("bits", [12, 16])
+def test_planes_of_sixteen_bits_are_put_aside_with_the_reason(tmp_path: Path, order, deflated, channels, bits) -> None:
+    """Pillow 13.0.0 reads the bytes of the planes as if these had 8 bits; of compressed ones, the upper bytes alone."""
+    values = np.rint(np.tile(shades(channels), (3, 3, 1)) * (2**bits - 1))
+    (tmp_path / "rust").mkdir()
+    path = tmp_path / "rust" / "x.tif"
+    path.write_bytes(tiff(values, order, deflated, planes=True))
+    aside: dict[str, str] = {}
+    assert not list(folders.read(tmp_path, aside=aside.__setitem__))
+    assert "PlanarConfiguration 1" in aside["rust/x.tif"]
+    with pytest.raises(Error, match="PlanarConfiguration 1"):
+        detection.read_image(path, (96, 96))
+
+
+@pytest.mark.parametrize("says", ["", "ImageJ=1.54f\nimages=3\nchannels=3\nmode=composite\n"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_stack_of_channels_is_no_grey_photograph(tmp_path: Path, kind: type, says: str) -> None:
+    if kind is np.uint8 and not says:
+        return  # pages of 8 bits are those of a scanner: the first is read
+    pages = [Image.fromarray(np.rint(shades(3)[..., n] * np.iinfo(kind).max).astype(kind)) for n in range(3)]
+    about = {270: says} if says else {}
+    pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:], tiffinfo=about)
+    pages[0].save(tmp_path / "one directory.tif", tiffinfo=about)
+    for name in ("x.tif", "one directory.tif")[: 2 if says else 1]:
+        with pytest.raises(Error, match="a stack of 3"):
+            shown(tmp_path / name)
+
+
+def test_a_smaller_edition_of_a_picture_is_no_page(tmp_path: Path) -> None:
+    page = Image.fromarray(np.rint(shades(1)[..., 0] * 65535).astype(np.uint16))
+    page.save(tmp_path / "x.tif", save_all=True, append_images=[page.resize((10, 6))])
+    page.save(tmp_path / "plain.tif")
+    assert np.array_equal(shown(tmp_path / "x.tif"), shown(tmp_path / "plain.tif"))

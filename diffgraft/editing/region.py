@@ -181,6 +181,7 @@ def parse_box(words: str) -> Box:
 def read_mask(path: Path, size: tuple[int, ...]) -> np.ndarray:
     """A grey picture at a size, in [0, 1]; in one of 0 and 1, or other numbers next to 0, the number is white."""
     with path.open("rb") as handle, Image.open(handle) as file:
+        deep_pictures.check_parts(path, file)
         deep = deep_pictures.levels(path, file)[0] if deep_pictures.is_deep(file) else None
         grey = np.asarray(file.convert("L"), np.float32) / 255 if deep is None else deep[..., 0]
     if 0 < grey.max() < NUMBER and np.isin(grey, (0, grey.max())).all():

@@ -8,6 +8,7 @@ ones above a gap is burnt in (a label, a dead pixel) and does not count.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from PIL import Image
 
 from toolkit.example import Error
 
-__all__ = ["is_deep", "levels", "orientation", "upright"]
+__all__ = ["check_parts", "is_deep", "levels", "orientation", "upright"]
 
 DEPTHS = (8, 10, 12, 14, 16)
 
@@ -32,7 +33,12 @@ alpha is read as four bytes a pixel, upper and lower of each.
 """
 
 WHITE_IS_ZERO, PHOTOMETRIC, BITS_PER_SAMPLE = 0, 262, 258
-"""TIFF 6.0: a value and tags."""
+PLANES, PLANAR_CONFIGURATION, SAMPLES_PER_PIXEL = 2, 284, 277
+SMALLER_OR_MASK, NEW_SUBFILE_TYPE, IMAGE_DESCRIPTION = 1 | 4, 254, 270
+"""TIFF 6.0: values and tags."""
+
+STACK = re.compile(r"ImageJ=.*^images=(\d+)", re.S | re.M)
+"""How ImageJ says of how many images a file is; it may write them after one another with one directory for all."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -42,9 +48,37 @@ TURNS = {
 """EXIF orientation -> what makes a picture upright, as ImageOps.exif_transpose has it."""
 
 
+def check_parts(path: Path, file: Image.Image) -> None:
+    """Refuse a TIFF of which a part would be read, or parts in one another's places; file: as opened, not loaded.
+
+    Planes of 16 bits are read as if they were of 8. Pages of 16 bits, or of ImageJ, are channels, depths or times, unless
+    the later ones are smaller editions of the first or its masks.
+    """
+    if file.format != "TIFF":
+        return
+    if _in_planes(file):
+        raise Error(
+            "A TIFF of 16 bits keeps the colours of a pixel together (PlanarConfiguration 1); this one has a plane for each "
+            "colour (2). Save it as PNG, or with interleaved channels."
+        )
+    stack = STACK.match(str(getattr(file, "tag_v2", {}).get(IMAGE_DESCRIPTION, "")))
+    if not (stack or is_deep(file)):
+        return
+    pages = max(int(stack[1]) if stack else 1, _pages(path))
+    if pages > 1:
+        raise Error(
+            f"A photograph is one picture; this TIFF is a stack of {pages} (channels, depths or times), of which none is all of "
+            "it. Save what is meant as one picture of 8 or 16 bits (ImageJ: Image > Type > RGB Color)."
+        )
+
+
 def is_deep(file: Image.Image) -> bool:
     """Whether an opened picture, not yet loaded, has samples of more than 8 bits; which of these count is not yet asked."""
-    return file.mode.startswith("I") or any(";16" in str(_raw_mode(tile.args)) for tile in _tiles(file))
+    return (
+        file.mode.startswith("I")
+        or _in_planes(file)
+        or any(";16" in str(_raw_mode(tile.args)) for tile in _tiles(file))
+    )
 
 
 def levels(path: Path, file: Image.Image) -> tuple[np.ndarray | None, str]:
@@ -89,6 +123,24 @@ def upright(found: np.ndarray, turn: int) -> np.ndarray:
         return found
     turned = [Image.fromarray(np.ascontiguousarray(one)).transpose(TURNS[turn]) for one in np.moveaxis(found, 2, 0)]
     return np.dstack([np.asarray(one) for one in turned])
+
+
+def _in_planes(file: Image.Image) -> bool:
+    """Whether a TIFF has more than 8 bits a sample and its channels one after the other."""
+    tags = getattr(file, "tag_v2", {})
+    deep = max(tags.get(BITS_PER_SAMPLE, (1,))) > 8 and tags.get(SAMPLES_PER_PIXEL, 1) > 1
+    return deep and tags.get(PLANAR_CONFIGURATION) == PLANES
+
+
+def _pages(path: Path) -> int:
+    """How many pictures a TIFF has, without smaller editions of its first and masks."""
+    with path.open("rb") as handle, Image.open(handle, formats=("TIFF",)) as file:
+        size, found = file.size, 1
+        for page in range(1, getattr(file, "n_frames", 1)):
+            file.seek(page)
+            kind = getattr(file, "tag_v2", {}).get(NEW_SUBFILE_TYPE, 0)
+            found += not (kind & SMALLER_OR_MASK or (file.width < size[0] and file.height < size[1]))
+    return found
 
 
 def _grey(file: Image.Image) -> tuple[np.ndarray, str]:

@@ -59,6 +59,7 @@ def read_photograph(
                         f"A photograph has at most {MOST_PIXELS / 1e6:.0f} million pixels; this one says it has "
                         f"{file.width} x {file.height}."
                     )
+                deep_pictures.check_parts(path, file)
                 is_deep = deep_pictures.is_deep(file)
                 deep, note = deep_pictures.levels(path, file) if is_deep else (None, "")
                 if deep is None:
