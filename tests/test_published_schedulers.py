@@ -73,7 +73,9 @@ def test_noise_levels_are_the_schedulers_own(name):
         given = {"beta_start": 0.0009, "beta_end": 0.0125, "beta_schedule": "scaled_linear"} | option
         told = {"_class_name": name, **json.loads(json.dumps(dict(kind(**given).config), default=str))}
         clock = schedule.clock_from_config(**spacing.clock_config(told))
-        for steps in (2, 7, 20, 50):
+        for steps in (
+            (2, 7) if name.startswith("KDPM2") else (2, 7, 20, 50)
+        ):  # of those, diffusers takes a minute for all
             found, wanted = spacing.sigmas(told, clock, steps), walked(made(name, given), steps)
             assert len(found) == len(wanted), (option, steps)
             assert found == pytest.approx(wanted, rel=2e-3, abs=1e-6), (option, steps)
@@ -149,6 +151,16 @@ def test_a_folder_with_any_scheduler_is_right_or_says_what_it_has(root, name):
         pipeline_folder.read_meta(place)
     assert "DDIMScheduler" in str(problem.value)
     assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_what_a_scheduler_saves_of_itself_fits_into_json(root, name, tmp_path):
+    """diffusers 0.42 saves lambda_min_clipped as -Infinity, which is no JSON."""
+    place = named(root, name)
+    getattr(diffusers, name)(beta_schedule="scaled_linear").save_pretrained(place / "scheduler")
+    told = pipeline_folder.read_meta(place)
+    again = json.loads(json.dumps(told["scheduler"], allow_nan=False))
+    assert pipeline_folder.sigmas(told | {"scheduler": again}, 10) == pipeline_folder.sigmas(told, 10)
 
 
 @pytest.mark.parametrize(

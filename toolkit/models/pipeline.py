@@ -13,6 +13,7 @@ safetensors are ever read, and only files of the folder.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -247,7 +248,13 @@ def _network(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def public_config(plain: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in plain.items() if key not in PRIVATE}
+    """What a config says of its part. A number without end, such as -Infinity for "nothing is clipped", is what diffusers
+    writes for a default and no JSON: it is left out."""
+    return {key: value for key, value in plain.items() if key not in PRIVATE and not _is_endless(value)}
+
+
+def _is_endless(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _json(path: Path) -> dict[str, Any]:
