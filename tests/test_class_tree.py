@@ -155,3 +155,91 @@ def test_a_level_is_given_to_prepare_and_kept(tmp_path):
     assert made.classes == {"karat___utara": 1, "sehat___selatan": 1}
     with pytest.raises(Error, match=r"takes .*found --level"):
         diffgraft.prepare("detection", tmp_path / "raw", tmp_path / "three", level="1")
+
+
+def found(root: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """File -> class, and file -> reason of what was put aside."""
+    aside: dict[str, str] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Note)
+        rows = folders.rows(root, aside.__setitem__)
+    return {row.name: row.words.get("class", "") for row in rows}, aside
+
+
+LEAVES = {"Coffee___rust/IMG_0.png": "Coffee___rust", "Coffee___healthy/IMG_0.png": "Coffee___healthy"}
+
+
+@pytest.mark.parametrize("stray", [
+    "Coffee___rust/IMG_0_mask.png", "Coffee___rust/img_0-Mask.tif", "Coffee___rust/mask_IMG_0.png",
+    "Coffee___rust/IMG_0_thumb.jpg", "Coffee___rust/IMG_0.segmentation.png", "Coffee___rust/IMG_0_gt.png",
+    "Coffee___rust/@eaDir/IMG_0.png/SYNOPHOTO_THUMB_XL.jpg", "@eaDir/IMG_0.jpg", "Coffee___rust/.@__thumb/x.jpg",
+    "masks/Coffee___rust/IMG_0.png", "Coffee___rust/masks/IMG_0.png", "Coffee___rust_masks/IMG_0.png",
+    "Coffee___rust/.thumbnails/IMG_0.png", "thumbnails/Coffee___rust/IMG_0.png", "SegmentationClass/IMG_0.png",
+    "hand_masks/IMG_0.png",
+])  # fmt: skip
+def test_masks_and_thumbnails_are_no_leaves(tmp_path, stray):
+    for name in (*LEAVES, stray):
+        picture(tmp_path / name)
+    read, aside = found(tmp_path)
+    assert read == LEAVES
+    hidden = "/." in stray  # never looked into
+    assert list(aside) == [stray] * (not hidden) and all("mask" in reason for reason in aside.values())
+
+
+@pytest.mark.parametrize("name", [
+    "Coffee___rust/IMG_1_mask.png", "Coffee___rust/unmasked.png", "Coffee___rust/IMG_0_2.png", "Coffee___rust/mask.png",
+    "Coffee___rust/photos_with_masks/IMG_0.png",
+])  # fmt: skip
+def test_a_leaf_without_an_original_beside_it_is_read(tmp_path, name):
+    for one in (*LEAVES, name):
+        picture(tmp_path / one)
+    assert found(tmp_path) == (LEAVES | {name: "Coffee___rust"}, {})
+
+
+@pytest.mark.parametrize("store", [".store/mite", "store/mite", "healthy/../.store"])
+def test_a_linked_class_folder_within_the_root_is_read_once(tmp_path, store):
+    for name in ("healthy/1.png", "rust/1.png", f"{store}/1.png"):
+        picture(tmp_path / name)
+    (tmp_path / "mite").symlink_to(tmp_path / store)
+    read, aside = found(tmp_path)
+    assert read == {"healthy/1.png": "healthy", "rust/1.png": "rust", "mite/1.png": "mite"}
+    assert all("'mite/1.png'" in reason for reason in aside.values())
+    assert list(aside) == ["store/mite/1.png"] * (store == "store/mite")
+
+
+@pytest.mark.parametrize("target", ["../outside/mite", ".", "..", "nowhere"])
+def test_a_link_that_is_not_followed_is_named(tmp_path, target):
+    for name in ("root/healthy/1.png", "root/rust/1.png", "outside/mite/1.png"):
+        picture(tmp_path / name)
+    (tmp_path / "root" / "mite").symlink_to(target)
+    read, aside = found(tmp_path / "root")
+    assert read == {"healthy/1.png": "healthy", "rust/1.png": "rust"}
+    assert list(aside) == ["mite"] and "Copy" in aside["mite"]
+
+
+@pytest.mark.parametrize(("given", "there"), [
+    ("1.jpg", "1.JPG"), ("1.jpg", "images/1.JPG"), ("Rust/1.JPG", "rust/1.jpg"), ("1", "1.jpg"), ("rust/IMG.1", "rust/IMG.1.png"),
+    ("img_1", "images/IMG_1.png"),
+])  # fmt: skip
+def test_a_name_of_a_table_may_lack_its_ending_or_its_case(tmp_path, given, there):
+    picture(tmp_path / there)
+    picture(tmp_path / "2.png")
+    (tmp_path / "labels.csv").write_text(f"filename,class\n{given},rust\n2.png,healthy\n")
+    assert found(tmp_path)[0] == {there: "rust", "2.png": "healthy"}
+
+
+def test_a_name_that_may_mean_two_files_means_none(tmp_path):
+    for name in ("1.jpg", "1.png", "A.PNG", "a.png", "b.png"):
+        picture(tmp_path / name)
+    (tmp_path / "labels.csv").write_text("filename,class\n1,rust\na.png,rust\nb.png,rust\n")
+    read, aside = found(tmp_path)
+    assert read == {"a.png": "rust", "b.png": "rust"}
+    assert "1.jpg or 1.png" in aside["1"] and "no line" in aside["A.PNG"]
+
+
+def test_pictures_that_a_table_does_not_list_are_named(tmp_path):
+    for name in ("rust/1.png", "rust/2.png", ".hidden/3.png", "masks/1.png"):
+        picture(tmp_path / name)
+    (tmp_path / "labels.csv").write_text("filename,class\nrust/1.png,rust\n")
+    read, aside = found(tmp_path)
+    assert len(read) == 1 and list(aside) == ["rust/2.png"] and "labels.csv has no line" in aside["rust/2.png"]

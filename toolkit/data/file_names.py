@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["find_file", "printable", "same_letters"]
+__all__ = ["find_file", "find_loosely", "loose_names", "printable", "same_letters"]
 
 
 def printable(name: str | os.PathLike[str]) -> str:
@@ -53,6 +55,31 @@ def find_file(folder: Path, name: str) -> Path | None:
             return None
         place = found[0]
     return place if place.is_file() else None
+
+
+def loose_names(names: Iterable[str]) -> Mapping[str, Sequence[str]]:
+    """Names of files (with slashes) by what people call them: in any case, with and without their ending."""
+    found = defaultdict(list)
+    for name in names:
+        for called in {_folded(name), _folded(_without_ending(name))}:
+            found[called].append(name)
+    return found
+
+
+def find_loosely(known: Mapping[str, Sequence[str]], name: str) -> Sequence[str]:
+    """Which of `loose_names` a name means, the nearest alone: none, one, or several that are equally near."""
+    found = known.get(_folded(name), ())
+    whole = [one for one in found if _folded(one) == _folded(name)]
+    exact = [one for one in found if same_letters(_without_ending(one)) == same_letters(name)]
+    return whole or exact or found
+
+
+def _folded(name: str) -> str:
+    return same_letters(name).casefold()
+
+
+def _without_ending(name: str) -> str:
+    return name[: len(name) - len(Path(name).suffix)]
 
 
 def _spelled(letter: str) -> str:

@@ -11,12 +11,14 @@ which one is meant. A folder is known by words: splits, crops, conditions, and w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path, PurePath
 
 from toolkit.example import Error
 
-__all__ = ["JOIN", "NOWHERE", "Place", "find_places", "parse_levels"]
+__all__ = ["JOIN", "NOWHERE", "Place", "find_files", "find_places", "find_strays", "parse_levels"]
 
 JOIN = "___"
 """Between a crop and its condition in the name of a class."""
@@ -62,6 +64,24 @@ DIVIDES = re.compile(
     re.I,
 )
 DATE = re.compile(r"(19|20)\d\d([ ._-]?\d\d?){0,2}")
+HIDDEN = re.compile(r"\..*|__MACOSX.*", re.S)
+"""What computers keep beside files, none of it anybody's picture."""
+
+MADE = re.compile(
+    r"@eaDir|@__thumb|(?!.*(?<![a-z])(with|and)(?![a-z]))((.*[ _-])?(masks?|thumb(nail)?s?)|\w*masks|masks?[ _-].*)|previews?|"
+    r"Segmentation(Class|Object)|annotations?|ground[ _-]?truths?|gt",
+    re.I,
+)
+"""Folders of what was made from pictures: thumbnails (of Synology, of QNAP), masks."""
+
+MADE_BESIDE = re.compile(
+    r"(?P<before>(mask|thumb|seg)s?[ _.-]+)?(?P<stem>.+?)"
+    r"(?P<after>[ _.-]+(binary[ _-])?(masks?|thumb(nail)?s?|seg(mentation)?|segm|gt|ground[ _-]?truth|labels?|overlay|preview|"
+    r"annotat(ed|ions?)|pseg))?",
+    re.I | re.S,
+)
+"""How such a picture is named that lies beside its original."""
+
 NUMBERED = re.compile(r"(?!class|label|category|cls)[^\d]*\d.*", re.I)
 
 
@@ -128,7 +148,82 @@ def find_places(
     return found
 
 
+def find_files(base: Path, root: Path, refused: Callable[[Path, str], object]) -> list[Path]:
+    """The files below a folder in the order of their names, without hidden ones; what a link leads to within root as well.
+
+    A folder that is reached by a link and without one is read by the link's name: who made it named it. refused(path, reason)
+    is told of links that are not followed and of files that have another name already.
+    """
+    found = sorted(_walk(base, root.resolve(), refused, {base.resolve()}))
+    linked: dict[Path, Path] = {}
+    for path, by_link in found:
+        if by_link:
+            linked.setdefault(path.resolve(), path)
+    kept = []
+    for path, by_link in found:
+        first = linked.get(path.resolve(), path) if linked and (by_link or not path.is_symlink()) else path
+        if first == path:
+            kept.append(path)
+        else:
+            refused(
+                path,
+                f"A file is read once, by the name of a link if one leads to it; here '{first.relative_to(base)}'.",
+            )
+    return kept
+
+
+def find_strays(pictures: Iterable[PurePath]) -> dict[PurePath, str]:
+    """The pictures, given by their paths below the root, that are masks or thumbnails of others, each with the reason."""
+    every = list(pictures)
+    beside = defaultdict(set)
+    for path in every:
+        beside[path.parent].add(path.stem.casefold())
+    found: dict[PurePath, str] = {}
+    for path in every:
+        folder = next((part for part in path.parts[:-1] if MADE.fullmatch(part)), None)
+        if folder is not None:
+            found[path] = f"A photograph lies in a folder of a class; '{folder}' holds masks or thumbnails."
+            continue
+        name = MADE_BESIDE.fullmatch(path.stem)
+        if name is None or not (name["before"] or name["after"]):
+            continue
+        if name["stem"].casefold() in beside[path.parent]:
+            found[path] = (
+                f"A photograph is no mask or thumbnail; this one is named as that of '{name['stem']}' beside it."
+            )
+    return found
+
+
 # ----------------------------------------------------------------------------------------------------------- details
+
+
+def _walk(
+    folder: Path, root: Path, refused: Callable[[Path, str], object], above: set[Path], by_link: bool = False
+) -> Iterator[tuple[Path, bool]]:
+    """Every file below a folder, and whether a link to a folder led there. above: the folders that hold it, resolved."""
+    try:
+        entries = [*folder.iterdir()]
+    except OSError as problem:
+        refused(folder, f"A folder can be read; this one can not: {problem.strerror}.")
+        return
+    for path in entries:
+        if HIDDEN.fullmatch(path.name):
+            continue
+        target = path.resolve() if path.is_symlink() else None
+        if not path.is_dir():
+            if target is not None and not target.exists() and not path.suffix:
+                refused(path, "A link leads to a file or a folder; this one leads nowhere. Copy what it stood for.")
+            else:
+                yield path, by_link
+        elif target is None:
+            yield from _walk(path, root, refused, above | {path.resolve()}, by_link)
+        elif target in above or not target.is_relative_to(root):
+            where = "folders above it" if target in above else "a folder outside the one given"
+            refused(
+                path, f"A linked folder lies within the folder given; this one leads to {where}. Copy its files here."
+            )
+        else:
+            yield from _walk(path, root, refused, above | {target}, True)
 
 
 def _place(parts: Parts, levels: Sequence[int]) -> Place:

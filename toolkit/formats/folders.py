@@ -28,10 +28,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from toolkit.data import dataset, labels, xmp
-from toolkit.data.file_names import find_file, printable, same_letters
+from toolkit.data.file_names import find_file, find_loosely, loose_names, printable, same_letters
 from toolkit.data.labels import Range, Vocabulary
 from toolkit.example import Annotation, Error, Example, Note, Provenance
-from toolkit.formats.class_tree import NOWHERE, Place, find_places
+from toolkit.formats.class_tree import NOWHERE, Place, find_files, find_places, find_strays
 from toolkit.formats.photograph import SUFFIXES, read_photograph
 
 __all__ = [
@@ -52,6 +52,10 @@ COPIES = re.compile(r"_(\d+deg|flip(LR|TB)|new\d+degFlip(LR|TB))$", re.IGNORECAS
 
 OUTSIDE = re.compile(r"/|\.\.(/|$)|[A-Za-z]:")
 """How a name begins that leads out of a folder."""
+
+
+MASKS = re.compile("mask|thumb", re.IGNORECASE)
+"""What a folder is named after that holds pictures made from others, alone or among them."""
 
 
 @dataclass(frozen=True)
@@ -216,15 +220,20 @@ def _scanned(root: Path, aside: Aside | None, level: str | None) -> list[tuple[s
     images = root / "images"
     base = images if images.is_dir() and any(path.is_dir() for path in images.iterdir()) else root
     found, pictures = [], []
-    for path in sorted(base.rglob("*")):
+
+    def refused(path: Path, reason: str) -> None:
+        skip_or_raise(aside, path.relative_to(root).as_posix(), reason)
+
+    for path in find_files(base, root, refused):
         below = path.relative_to(root)
-        hidden = any(part.startswith((".", "__MACOSX")) for part in below.parts) or path.name == "Thumbs.db"
-        if hidden or path.is_dir():
-            continue
         if path.suffix.lower() in SUFFIXES:
             pictures.append(below)
-        elif path.parent not in (root, images):
+        elif path.parent not in (root, images) and path.name != "Thumbs.db":
             skip_or_raise(aside, below.as_posix(), _no_image(path))
+    strays = find_strays(pictures)
+    for below, reason in strays.items():
+        skip_or_raise(aside, below.as_posix(), reason)
+    pictures = [below for below in pictures if below not in strays]
     places = _places(root, pictures, level)
     for below in pictures:
         place = places[below]
@@ -257,6 +266,9 @@ def _listed(
     found, seen = [], set()
     columns, lines = table_lines(table)
     folders_name_classes = not {"class", "label", "condition"} & set(columns)
+    there = [path.relative_to(root).as_posix() for path in find_files(root, root, lambda *_: None)]
+    there = [name for name in there if PurePosixPath(name).suffix.lower() in suffixes]
+    known = loose_names(there)
     for number, line in lines:
         words = {k: v.strip() for k, v in line.items() if v and v.strip()}
         given = words.pop("filename", "") or words.pop("file_name", "")
@@ -264,12 +276,18 @@ def _listed(
         # By its words alone: a link that the owner of the folder made is followed.
         outside = not given or OUTSIDE.match(name)
         met = None if outside else find_file(root, name) or find_file(root, f"images/{name}")
+        near = () if outside or met else find_loosely(known, name) or find_loosely(known, f"images/{name}")
+        met = root / near[0] if len(near) == 1 else met
         path = met or root / name
         name = name if met is None else met.relative_to(root).as_posix()
         if outside:
             reason = f"A table names files below its own folder; line {number} has '{given}'."
         elif name in seen:
             reason = f"A table names each file once; line {number} names this one again."
+        elif len(near) > 1:
+            reason = (
+                f"A table names one file a line; line {number} may mean {near[0]} or {near[1]}. Write its whole name."
+            )
         elif met is None:
             reason = f"A table names files that exist; line {number} names one that does not."
         elif path.suffix.lower() not in suffixes:
@@ -284,6 +302,8 @@ def _listed(
         stated = words.pop("label", "")
         named = words.get("class") or stated
         found.append((name, Place(folder), words | ({"class": named} if named else {})))
+    if aside is not None:
+        _name_unlisted(root, [name for name in there if name not in seen], (name for name, _, _ in found), table, aside)
     if not folders_name_classes:
         return found
     places = _places(root, [Path(name) for name, _, _ in found], level)
@@ -291,6 +311,20 @@ def _listed(
         (name, place, words | ({"class": place.name} if place.name not in ("", UNLABELLED) else {}))
         for name, place, words in ((name, places[Path(name)], words) for name, _, words in found)
     ]
+
+
+def _name_unlisted(root: Path, names: Sequence[str], listed: Iterable[str], table: Path, aside: Aside) -> None:
+    """Put aside the pictures of a folder that its table lists by no name; of masks and thumbnails nobody expects that."""
+    strays = find_strays(PurePosixPath(name) for name in names)
+    read = {(root / name).resolve() for name in listed} if names else set()
+    for name in names:
+        made = PurePosixPath(name) in strays or MASKS.search(posixpath.dirname(name))
+        if not made and (root / name).resolve() not in read:
+            skip_or_raise(
+                aside,
+                name,
+                f"A table decides what is read; {table.name} has no line of this file. Add one, or leave it.",
+            )
 
 
 def table_lines(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
