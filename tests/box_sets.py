@@ -35,10 +35,11 @@ def text(path: Path, content: str) -> Path:
 
 
 def found(root: Path, format: str | None = None) -> tuple[dict[str, list], list[tuple[str, str]]]:
-    """Name of each picture -> [(class, corners)], and what was put aside. What is said of VOC's first pixel is not heard."""
+    """Name of each picture -> [(class, corners)], and what was put aside. What is said of VOC's first pixel and of
+    pictures without a text is not heard."""
     aside: list[tuple[str, str]] = []
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*--origin", Note)
+        warnings.filterwarnings("ignore", ".*(--origin|no text and)", Note)
         rows = boxed.rows(root, format, lambda *line: aside.append(line))
     told = {
         row.name: [(n, tuple(c)) for n, c in zip(row.boxes.names, row.boxes.corners.tolist(), strict=True)]

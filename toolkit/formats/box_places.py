@@ -20,20 +20,28 @@ from toolkit.example import Error, Note
 from toolkit.formats import folders
 from toolkit.formats.photograph import SUFFIXES
 
-__all__ = ["find_files", "locate_picture", "locate_pictures"]
+__all__ = ["UPLOADED", "find_files", "find_links_out", "locate_picture", "locate_pictures"]
 
 UPLOADED = re.compile(r"[0-9a-f]{8}-")
 """What Label Studio puts before the name of a picture that is uploaded."""
 
 
-def find_files(root: Path, *suffixes: str) -> list[Path]:
-    """The files below a folder with one of the suffixes, by name; without hidden ones and without links that lead out."""
-    inside, found = root.resolve(), []
-    for path in sorted(root.rglob("*")):
-        hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
-        if path.suffix.lower() in suffixes and not hidden and path.is_file() and path.resolve().is_relative_to(inside):
-            found.append(path)
-    return found
+def find_files(root: Path, *suffixes: str, inside: Path | None = None) -> list[Path]:
+    """The files below a folder with one of the suffixes, by name; without hidden ones and without links that lead out of it,
+    or out of `inside`, a folder above."""
+    within = (inside or root).resolve()
+    return [path for path in _named(root, suffixes) if path.is_file() and path.resolve().is_relative_to(within)]
+
+
+def find_links_out(root: Path, place: Path, *suffixes: str) -> list[str]:
+    """Names below the root of the links below a place of it that lead out of the root, or to no file."""
+    within = root.resolve()
+    links = [path for path in _named(place, suffixes) if path.is_symlink()]
+    return [
+        path.relative_to(root).as_posix()
+        for path in links
+        if not path.is_file() or not path.resolve().is_relative_to(within)
+    ]
 
 
 def locate_pictures(root: Path, wanted: Iterable[tuple[Sequence[Path], object]]) -> list[str | Error]:
@@ -86,6 +94,16 @@ def locate_picture(root: Path, bases: Iterable[Path], given: object) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------- details
+
+
+def _named(root: Path, suffixes: Sequence[str]) -> list[Path]:
+    """What lies below a folder, by name, with one of the suffixes and not hidden."""
+    return [
+        path
+        for path in sorted(root.rglob("*"))
+        if path.suffix.lower() in suffixes
+        and not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
+    ]
 
 
 def _at(root: Path, bases: Iterable[Path], given: object) -> str:

@@ -101,7 +101,11 @@ def find_format(root: str | os.PathLike[str], format: str | None = None) -> Modu
         line = f"'{root}' holds COCO JSON and Pascal VOC XML; COCO is read. To read the other, name its format: voc."
         warnings.warn(line, Note, stacklevel=2)
     elif len(found) > 1:
-        raise Error(f"A folder holds boxes in one format; '{root}' holds {' and '.join(found)}. Name the one to read.")
+        raise Error(
+            f"A folder holds boxes in one format; '{root}' holds {' and '.join(found)}. Move the files of the "
+            f"others away, or write the one that is meant elsewhere and go on with that: "
+            f"diffgraft convert {root} OUT --from {found[0]} --to coco"
+        )
     return _module(found[0])
 
 

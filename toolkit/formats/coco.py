@@ -25,7 +25,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from toolkit.example import Error, Note, Provenance
@@ -165,10 +165,13 @@ def _read(root: Path, path: Path) -> CocoFile:
     images = [line if isinstance(line, dict) else {} for line in content["images"]]
     known = {_key(line.get("id")) for line in images} - {None}
     lines: dict[object, list[Mapping[str, Any]]] = {}
+    by_name = _ids_by_name(images, known)
     strays = 0
     for line in content["annotations"]:
         image = _key(line.get("image_id")) if isinstance(line, dict) else None
-        if image is None or image not in known:
+        if image not in known:  # a number is never taken for a name: it may be of an image that was taken out
+            image = by_name.get(image) if isinstance(image, str) else None
+        if image is None:
             strays += 1
         else:
             lines.setdefault(image, []).append(line)
@@ -189,6 +192,18 @@ def _read(root: Path, path: Path) -> CocoFile:
     }
     source = path.relative_to(root).as_posix()
     return CocoFile(source, path, images, categories, boxes, strays, contributor, frozenset(unused))
+
+
+def _ids_by_name(images: Sequence[Mapping[str, Any]], known: set[object]) -> dict[object, object]:
+    """Name or stem of a picture, which some tools write for its id -> its id, where one picture has it."""
+    found: dict[object, set[object]] = {}
+    for line in images:
+        name, ident = line.get("file_name"), _key(line.get("id"))
+        if isinstance(name, str) and ident is not None:
+            path = PurePosixPath(name.replace("\\", "/"))
+            for word in {name, path.name, path.stem}:
+                found.setdefault(word, set()).add(ident)
+    return {word: min(idents, key=str) for word, idents in found.items() if len(idents) == 1 and word not in known}
 
 
 def _classes(files: Sequence[CocoFile]) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -250,6 +265,11 @@ def _claims(root: Path, files: Sequence[CocoFile], aside: Aside | None) -> Itera
             if key is None or times[key] > 1:
                 place = Error(
                     f"An image has an id of its own; {file.source} gives image {number} {line.get('id')!r:.80}."
+                )
+            elif file.strays and not file.boxes.get(key):
+                place = Error(
+                    f"An annotation is of an image of its file; {file.strays} of {file.source} are of none, and this picture, which "
+                    "has no other, may be theirs. Give them the id of their image."
                 )
             if isinstance(place, Error):
                 named = given[:200] if isinstance(given, str) and given else f"{file.source} image {number}"

@@ -173,8 +173,9 @@ def _read(root: Path, path: Path) -> ParsedFile:
         raise Error(f"An annotation is an XML file; this one is not: {words:.200}. Export it again.") from problem
     if top.tag != "annotation":
         raise Error(f"An annotation of Pascal VOC is an <annotation>; this file is a <{top.tag!s:.60}>. Move it away.")
-    objects = tuple(_object(node) for node in top.findall("object"))
-    if sum(1 for _ in top.iter("object")) > len(objects):
+    nodes = top.findall("object")
+    objects = tuple(_object(node) for node in nodes if _text(node, "deleted") != "1")  # which LabelMe keeps
+    if sum(1 for _ in top.iter("object")) > len(nodes):
         raise Error(
             "Objects stand in <annotation> itself; this file has some elsewhere. Export it again as Pascal VOC."
         )

@@ -6,8 +6,9 @@
     ROOT/<folder>/...                 several of these, each read by its own list of classes
 
 What a row and a list of classes say stands in `yolo_text`. A picture whose text is missing or empty holds nothing, as
-Ultralytics has it; but where no picture of a split has a text, the split is not annotated and left out, with a note, and a
-picture whose text lies where YOLO does not look for it is put aside. A `path`, train or val that leads out of the folder, as
+Ultralytics has it; but where no picture of a split has a text, the split is not annotated and left out, with a note, and
+`texts.textless` puts aside the pictures without a text that may have one, or are none of the set.
+A `path`, train or val that leads out of the folder, as
 other machines' do, is looked for inside. Corners are read to 1e-4 of a pixel. `write` makes labels/<id>.txt with ten decimals
 and data.yaml.
 """
@@ -23,19 +24,18 @@ from pathlib import Path
 
 import yaml
 
-from toolkit.data.file_names import find_file
 from toolkit.example import Boxes, Error, Note
 from toolkit.formats import box_claims, box_places, boxed, folders
-from toolkit.formats.box_checks import parse_number
 from toolkit.formats.box_claims import Claim, Row
 from toolkit.formats.boxed import Listing, Picture
 from toolkit.formats.folders import Aside, skip_or_raise
 from toolkit.formats.photograph import SUFFIXES
+from toolkit.formats.texts import pairs, textless
+from toolkit.formats.texts.pairs import FOLDER
 from toolkit.formats.yolo_text import FILE, NAMES, ClassList, class_lists, classes_of, parse_rows, read_text
 
 __all__ = ["FILE", "FOLDER", "annotate", "holds", "listing", "read", "write"]
 
-FOLDER = "labels"
 SPLITS = ("train", "val", "valid", "test")
 MOST_CLASSES = 10_000
 """Indices that are kept as they are; one beyond them is a number of something else."""
@@ -57,7 +57,7 @@ def listing(root: str | os.PathLike[str], aside: Aside | None = None) -> Listing
     if not lists:
         raise Error(f"YOLO boxes need the names of their classes; '{root}' has no data.yaml and no classes.txt.")
     claims = []
-    pictures = _pictures(root, lists, aside)
+    pictures = _pictures(root, lists, aside and _once(aside))
     for name, label in pictures.items():
         try:
             known = None if label is None else classes_of(root, lists, label, root / name)
@@ -119,30 +119,36 @@ def _pictures(root: Path, lists: Sequence[ClassList], aside: Aside | None) -> di
     """Name of each picture -> its text, or None where it has none."""
     described = [one for one in lists if one.settings]
     if not described:
-        return _without_strays(root, _labelled(root, "", _names_below(root, root)), aside)
+        return _settled(root, lists, _labelled(root, "", _names_below(root, root, aside)), aside)
     found: dict[str, Path | None] = {}
     for one in described:
         groups = {split: _entries(root, one, split, aside) for split in SPLITS if one.settings.get(split)}
         if not any(groups.values()):
             # Of several data.yaml each speaks of its own folder.
-            groups = {"": _names_below(root, one.path.parent if len(described) > 1 else root)}
+            groups = {"": _names_below(root, one.path.parent if len(described) > 1 else root, aside)}
         for split, names in groups.items():
             found |= _labelled(root, split, names)
     for one in lists:  # a folder that no data.yaml speaks of
         place = one.path.parent.parent if one.path.parent.name == FOLDER else one.path.parent
         if not one.settings and not any(other.path.parent in (place, *place.parents) for other in described):
-            names = [name for name in _names_below(root, place) if name not in found]
+            names = [name for name in _names_below(root, place, aside) if name not in found]
             found |= _labelled(root, place.name, names)
-    return _without_strays(root, found, aside)
+    return _settled(root, lists, found, aside)
 
 
-def _names_below(root: Path, place: Path) -> list[str]:
-    return [path.relative_to(root).as_posix() for path in box_places.find_files(place, *SUFFIXES)]
+def _names_below(root: Path, place: Path, aside: Aside | None) -> list[str]:
+    for name in box_places.find_links_out(root, place, *SUFFIXES):
+        skip_or_raise(
+            aside,
+            name,
+            "A picture lies in its own folder; this one is a link that leads out of it. Copy the picture there.",
+        )
+    return [path.relative_to(root).as_posix() for path in box_places.find_files(place, *SUFFIXES, inside=root)]
 
 
 def _labelled(root: Path, split: str, names: Sequence[str]) -> dict[str, Path | None]:
     """Name of each picture of a split -> its text; of none where no picture has one, which is not annotated."""
-    labels = {name: _label(root, name) for name in names}
+    labels = {name: next(iter(pairs.texts_of(root, name)), None) for name in names}
     if not labels or any(labels.values()):
         return labels
     if not split:
@@ -152,40 +158,23 @@ def _labelled(root: Path, split: str, names: Sequence[str]) -> dict[str, Path | 
     return {}
 
 
-def _without_strays(root: Path, found: Mapping[str, Path | None], aside: Aside | None) -> dict[str, Path | None]:
-    """The pictures without those whose text seems to lie elsewhere: they are not known to show nothing."""
-    used = {path for path in found.values() if path is not None}
-    strays: dict[str, Path] = {}
-    for path in box_places.find_files(root, ".txt"):
-        if path in used or path.name in NAMES:
-            continue
-        if path.parent.name == FOLDER and not _image_of(root, path):
-            reason = "A text file is of a picture of its name; there is none."
-            skip_or_raise(aside, path.relative_to(root).as_posix(), reason)
-        if _is_rows(path):
-            strays |= {path.stem: path, Path(path.stem).stem: path}  # a.txt, and a.jpg.txt of other tools
-    kept = {}
-    for name, label in found.items():
-        stray = strays.get(Path(name).stem) if label is None else None
-        if stray is None:
-            kept[name] = label
-            continue
-        place = stray.relative_to(root).as_posix()
-        skip_or_raise(
-            aside, name,
-            f"The text of a picture has its name and lies in labels/ in place of images/, or beside it; {place} does not. Move it there.",
-        )  # fmt: skip
+def _settled(
+    root: Path, lists: Sequence[ClassList], found: Mapping[str, Path | None], aside: Aside | None
+) -> dict[str, Path | None]:
+    """The pictures whose text, or whose lack of one, leaves no doubt."""
+    layout = "described"
+    if not any(one.settings for one in lists):
+        layout = "labelimg" if any(one.path.name == "classes.txt" for one in lists) else "darknet"
+    kept = textless.settle(root, found, frozenset(NAMES), layout, aside)
+    for name, label in list(kept.items()):
+        texts = pairs.texts_of(root, name) if label is not None else []
+        said = [path for path in texts if path == label or path.stat().st_size == 0 or pairs.is_rows(path)]
+        if len(said) > 1 and not pairs.same_rows(said):
+            del kept[name]
+            first, second = (path.relative_to(root).as_posix() for path in said[:2])
+            reason = f"A picture has one text; of this one {first} and {second} say different things. Keep the one that is right."
+            skip_or_raise(aside, name, reason)
     return kept
-
-
-def _is_rows(path: Path) -> bool:
-    """Whether a text begins like one of boxes."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            fields = next((line.split() for line in file if line.strip()), [])
-    except (OSError, UnicodeDecodeError):
-        return False
-    return len(fields) > 4 and all(parse_number(field) == parse_number(field) for field in fields)
 
 
 def _entries(root: Path, one: ClassList, split: str, aside: Aside | None) -> list[str]:
@@ -197,7 +186,7 @@ def _entries(root: Path, one: ClassList, split: str, aside: Aside | None) -> lis
             line = f"'{split}' of {one.path.name} is a folder or a list below '{root}'; {entry!r:.120} is none and left out."
             warnings.warn(line, Note, stacklevel=5)
         elif place.is_dir():
-            found += _names_below(root, place)
+            found += _names_below(root, place, aside)
         else:
             lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
             bases = (place.parent, base, root)
@@ -230,31 +219,16 @@ def _inside(root: Path, base: Path, above: object, entry: object) -> Path | None
     return None
 
 
-def _label(root: Path, name: str) -> Path | None:
-    """The text of a picture: in the folder labels in place of the last images, else beside it or in labels beside it."""
-    path = root / name
-    parts = list(path.relative_to(root).parts)
-    places = [path, path.parent / FOLDER / path.name]
-    if "images" in parts[:-1]:
-        last = len(parts) - 2 - parts[-2::-1].index("images")
-        parts[last] = FOLDER
-        places.insert(0, root.joinpath(*parts))
-    tries = [place.with_suffix(suffix) for place in places for suffix in (".txt", ".TXT")]
-    inside = root.resolve()
-    met = (find_file(place.parent, place.name) for place in tries)
-    return next((place for place in met if place is not None and place.resolve().is_relative_to(inside)), None)
+def _once(aside: Aside) -> Aside:
+    """Tells of each file once, also where two splits are one folder."""
+    told: set[tuple[str, str]] = set()
 
+    def tell(name: str, reason: str) -> None:
+        if (name, reason) not in told:
+            told.add((name, reason))
+            aside(name, reason)
 
-def _image_of(root: Path, label: Path) -> bool:
-    """Whether a text in a folder labels has a picture, read or not."""
-    parts = label.relative_to(root).parts
-    last = len(parts) - 2 - parts[-2::-1].index(FOLDER)
-    places = (
-        root.joinpath(*parts[:last], "images", *parts[last + 1 :]),
-        root.joinpath(*parts[:last], *parts[last + 1 :]),
-    )
-    tries = (place.with_suffix(s) for place in places for x in SUFFIXES for s in (x, x.upper()))
-    return any(find_file(place.parent, place.name) for place in tries)
+    return tell
 
 
 def _rounded(row: Row) -> Row:

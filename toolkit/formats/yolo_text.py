@@ -5,7 +5,8 @@ of its own folder and of those below it, so that each folder that LabelImg label
 holds for texts that have none. Lists that hold for one text and disagree are refused by name.
 
 A row is a class and x y width height, in parts of the picture from 0 to 1, to 1.01 as Ultralytics has it; a sixth number,
-the confidence or the track of a detection, is passed over and told of. Of a polygon or a turned box, x1 y1 x2 y2 x3 y3 ...,
+the confidence or the track of a detection, is passed over and told of, and so are a sixth and a seventh that are both; where
+they may as well be the third point of a triangle, the row is unreadable. Of a polygon or a turned box, x1 y1 x2 y2 x3 y3 ...,
 the upright box around it is taken, of a pose the box. Every other row is unreadable, as is one in pixels.
 """
 
@@ -37,6 +38,7 @@ LEAST, MOST = -0.01, 1.01
 """Of a part of width or height, as far as rounding takes it; Ultralytics refuses what lies beyond."""
 
 SIXTH = "read without the sixth number of its row, a confidence or a track"
+SEVENTH = "read without the sixth and seventh number of its row, a confidence and a track"
 """What is told of a row as detectors write it."""
 
 
@@ -172,6 +174,16 @@ def _row(line: str, known: ClassList) -> StatedBox:
         return StatedBox(
             name, fault=f"a row is a class with 4 numbers or a polygon of 3 points or more; this has {len(values)}"
         )
+    if len(values) == 6 and values[5].is_integer() and 0 <= values[4] <= 1 and values[5] >= 0:
+        tracked = _box(name, values[:4], SEVENTH)
+        if not tracked.fault and values[5] > 1:  # which no part of the picture is
+            return tracked
+        if not tracked.fault:
+            return StatedBox(
+                name,
+                fault=f"a row is a box or a polygon, and '{' '.join(fields):.80}' may be either: "
+                "a triangle, or a box with a confidence and a track",
+            )
     return _within(name, values) or StatedBox(name, around_points(values), how=AROUND)
 
 
