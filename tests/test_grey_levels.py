@@ -109,6 +109,43 @@ def test_padding_is_no_grey_level(padding, place, air):
     assert np.abs(np.subtract(before.box, after.box)).max() <= 1
 
 
+def thin(slices: int, air: str) -> np.ndarray:
+    """SCAN in more slices, for padding to be a small share of them; the air noisy or clean."""
+    scan = np.repeat(SCAN, -(-slices // SCAN.shape[2]), axis=2)[..., :slices]
+    noise = np.random.default_rng(3).normal(0, 9, (2, *scan.shape))
+    return np.rint(np.hypot(scan + noise[0], noise[1])) if air == "noise" else np.where(scan > 30, scan, 0)
+
+
+@pytest.mark.parametrize("padding", [-32768, -1024, -1, 0, 1, 400, 5000])
+@pytest.mark.parametrize(("slices", "blank"), [(60, [0]), (60, [-1]), (24, [0, 1]), (176, [0, -1]), (30, [15])])
+@pytest.mark.parametrize(("air", "offset"), [("noise", 0), ("clean", 0), ("noise", 1000), ("clean", 1000)])
+def test_a_blank_slice_is_no_grey_level(padding, slices, blank, air, offset):
+    scan = thin(slices, air)
+    before = prepared(scan)
+    padded = scan + offset
+    padded[..., blank] = padding
+    after = prepared(padded)
+    shown = np.isin(np.arange(slices), np.arange(slices)[blank], invert=True)
+    assert not after.head[~shown].any()
+    assert np.mean(after.head[shown] != before.head[shown]) < 1e-3
+    assert np.abs(np.subtract(before.box, after.box)).max() <= 1
+    assert np.subtract(after.window, offset) == pytest.approx(before.window, abs=0.02 * np.ptp(before.window))
+
+
+@pytest.mark.parametrize("value", [-32768, -3000, 4095, 32767])
+@pytest.mark.parametrize("place", [(0, 0, 6), (32, 20, 6), (3, 40, 2)])
+@pytest.mark.parametrize("air", ["noise", "clean"])
+def test_one_wild_voxel_moves_nothing(value, place, air):
+    scan = thin(12, air)
+    before = prepared(scan)
+    wild = scan.copy()
+    wild[place] = value
+    after = prepared(wild)
+    assert after.box == before.box
+    assert np.mean(after.head != before.head) < 2e-3
+    assert after.window == pytest.approx(before.window, abs=0.02 * np.ptp(before.window))
+
+
 @pytest.mark.parametrize("kind", ["whole", "masked", "int16"])
 def test_an_acquired_scan_is_left_as_it_is(kind):
     stack = {"whole": SCAN, "masked": np.where(SCAN > 30, SCAN, 0), "int16": SCAN.astype(np.int16)}[kind]
@@ -161,6 +198,25 @@ def test_a_series_is_prepared_alike_under_any_rescale_of_its_slices(slope, inter
     before, after = prepared(SCAN), brain_mri.preprocess(mr_scans.load(scan, "refuse")[0])
     assert np.abs(np.subtract(before.box, after.box)).max() <= 1
     assert alike(before, after) > 0.999
+
+
+@pytest.mark.parametrize("padding", [-1024, 0, 3000])
+def test_a_slice_of_padding_alone_in_a_series_is_no_grey_level(padding, tmp_path):
+    import pydicom
+
+    head = np.rint(np.where(mask(), SCAN, 0))
+    before = prepared(head)
+    first = classic(tmp_path / "s", head, heads.PLAIN)[0]
+    data = pydicom.dcmread(first)
+    data.PixelRepresentation, data.BitsStored, data.HighBit = 1, 16, 15
+    data.add_new("PixelPaddingValue", "SS", padding)
+    data.PixelData = np.full(head.shape[1::-1], padding, "<i2").tobytes()
+    data.save_as(first)
+    (scan,) = mr_scans.find(tmp_path / "s", "FLAIR", lambda *_: None)
+    after = brain_mri.preprocess(mr_scans.load(scan, "refuse")[0])
+    assert np.abs(np.subtract(before.box, after.box)).max() <= 1
+    assert np.mean(after.head[1:] != before.head[1:]) < 1e-3
+    assert after.window == pytest.approx(before.window, abs=0.03 * np.ptp(before.window))
 
 
 @EXAMPLES

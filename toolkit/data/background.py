@@ -43,35 +43,67 @@ SQUARE = np.ones((1, 3, 3), bool)
 ROUNDS = 3
 """Constants that may lie inside one another, as padding round a masked head does."""
 
+ROUNDING = 1e-6
+"""By how much of its value the voxels of a blank slice may differ."""
+
+BRIGHTEST = 99.9
+"""Percentile of what was measured that few voxels exceed."""
+
+WILD = 3.0
+"""How far beyond air and the brightest a voxel may lie, as a share of what is between: farther is a fault of one voxel.
+Acquired scans of four data sets have up to 2.1 above."""
+
 
 def air_level(stack: np.ndarray) -> float:
-    """The grey level of air in a stack whose background is level: its darkest half percent."""
-    return float(np.percentile(stack, DARKEST))
+    """The grey level of air in a stack whose background is level: the darkest half percent of its slices that show something."""
+    blank = _blank(stack)
+    return float(np.percentile(stack if blank.all() else stack[~blank], DARKEST))
 
 
 def level_background(stack: np.ndarray) -> np.ndarray:
     """The stack, float32, with constants of its background that are not dark, or far too dark, at the level of air.
 
     That is the level of the air beside the constant where there is some, else GAP below the darkest of what was measured.
-    A stack that needs nothing is returned as it is: whatever was acquired, whole or masked with 0.
+    A slice that is constant was not measured, whatever its value: it is at the level of air, and has no part in finding
+    it. Single voxels that are WILD are at the bound. A stack that needs nothing is returned as it is: whatever was
+    acquired, whole or masked with 0.
     """
-    volume = np.asarray(stack, np.float32)
+    whole = np.asarray(stack, np.float32)
+    blank = _blank(whole)
+    if blank.all():
+        return whole
+    volume, padding = whole[~blank], np.unique(whole[blank])
     for _ in range(ROUNDS):
-        changed = _levelled(volume)
+        changed = _levelled(volume, padding)
         if changed is None:
             break
         volume = changed
-    return volume
+    air, bright = (float(v) for v in np.percentile(volume, (DARKEST, BRIGHTEST)))
+    if bright > air:
+        reach = WILD * (bright - air)
+        volume = np.clip(volume, np.float32(air - reach), np.float32(bright + reach))
+    if not blank.any():
+        return volume
+    result = np.full_like(whole, np.float32(air))
+    result[~blank] = volume
+    return result
 
 
-def _levelled(volume: np.ndarray) -> np.ndarray | None:
-    constants = _frame_constants(volume)
+def _blank(volume: np.ndarray) -> np.ndarray:
+    """(slices,) which of them are constant."""
+    low, high = volume.min((1, 2)), volume.max((1, 2))
+    return high - low <= ROUNDING * np.maximum(np.abs(low), np.abs(high))
+
+
+def _levelled(volume: np.ndarray, padding: np.ndarray) -> np.ndarray | None:
+    """The volume with one round of constants placed, or None. padding: values of blank slices, constants as well."""
+    constants = np.union1d(_frame_constants(volume), padding)
     measured = volume[~_having(volume, constants)]
     if not len(constants) or measured.size < FEWEST * volume.size:
         return None
     darkest, low, high = (float(v) for v in np.percentile(measured, (2, 5, 95)))
     dark, floor = low + WITHIN * (high - low), np.float32(darkest - GAP * (high - low))
-    deep, amid = constants[constants < floor], _frame_constants(volume, BRIGHT_FRAME)
+    deep, amid = constants[constants < floor], np.union1d(_frame_constants(volume, BRIGHT_FRAME), padding)
     amid = amid[amid > dark]
     air = constants[(constants >= floor) & (constants <= dark)]
     if not high > low or not len(deep) + len(amid):
