@@ -148,6 +148,58 @@ def test_a_mask_that_names_another_is_not_taken_for_the_patient_s(tmp_path: Path
     assert found(tmp_path) == {"P1": ("P1", None), "P2": ("P2", None)}
 
 
+TIMES = (
+    ("ses-1", "ses-2"), ("study1", "study2"), ("visit1", "visit2"), ("tp1", "tp2"), ("T0", "T1"), ("baseline", "followup"),
+    ("20190101", "20200101"), ("2019-01-01", "2020-01-01"), ("pre", "post"), ("Pre-op", "Post-op"), ("MR_d0129", "MR_d0757"),
+    ("20190101_101500", "20200101_111500"), ("Screening", "Month6"), ("0months", "6months"), ("week-000-1", "week-044"),
+    ("V01", "V02"), ("M00", "M12"), ("Erstuntersuchung", "Kontrolle"), ("Timepoint_1", "Timepoint_2"),
+)  # fmt: skip
+PATIENTS = ("P01", "002_S_0413", "OAS30001", "Patient-001")
+
+
+def groups(root: Path, *names: str) -> list[str]:
+    make(root, *names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Note)
+        scans = nifti.find(root, "FLAIR")
+    assert len({scan.label for scan in scans}) == len(names)
+    return [scan.group for scan in sorted(scans, key=lambda scan: scan.path)]
+
+
+@pytest.mark.parametrize("patient", PATIENTS)
+@pytest.mark.parametrize("times", TIMES, ids=str)
+def test_times_of_a_patient_are_one_group(tmp_path: Path, patient: str, times: tuple[str, str]) -> None:
+    name = "".join(filter(str.isalnum, patient))
+    forms = ("{p}_{t}_FLAIR", "{p}/{t}/FLAIR", "{p}/{p}_{t}_FLAIR", "{p}/{t}/{p}_FLAIR", "{p}_{t}/{p}_{t}_FLAIR")
+    # Folders of these names are a contrast and a stage.
+    for k, form in enumerate(forms[:1] if times in (("T0", "T1"), ("pre", "post")) else forms):
+        other = form.format(p="Q77", t=times[0])
+        met = groups(tmp_path / str(k) / "set", *(form.format(p=patient, t=t) for t in times), other)
+        assert sorted(met) == sorted([name, name, "Q77"]), form
+
+
+@pytest.mark.parametrize(
+    ("names", "patients"),
+    [
+        (("P01_AX_FLAIR", "P01_SAG_FLAIR"), ["P01", "P01"]),
+        (("1001/1/FLAIR", "1001/2/FLAIR", "1002/1/FLAIR"), ["1001", "1001", "1002"]),
+        (("UPENN-GBM-00001/1.2.3.4.5.6/1.2.3.4.5.7/FLAIR", "UPENN-GBM-00001/1.2.3.4.6.6/1.2.3.9/FLAIR"), ["UPENNGBM00001"] * 2),
+        (("baseline/P01/FLAIR", "followup/P01/FLAIR", "followup/P02/FLAIR"), ["P01", "P01", "P02"]),
+        (("P1/anon_FLAIR", "P2/anon_FLAIR"), ["P1", "P2"]),
+        (("site1/01/FLAIR", "site1/02/FLAIR", "site2/01/FLAIR"), ["site101", "02", "site201"]),
+        (("hospital_scan_001_FLAIR", "hospital_scan_002_FLAIR"), ["hospitalscan001", "hospitalscan002"]),
+        (("Data2020/X_001/X_001_flair", "Data2020/X_002/X_002_flair"), ["X001", "X002"]),
+    ],
+)  # fmt: skip
+def test_a_folder_or_a_name_states_the_patient(tmp_path: Path, names: tuple[str, ...], patients: list[str]) -> None:
+    assert groups(tmp_path / "set", *names) == patients
+
+
+def test_scans_that_are_joined_are_said(tmp_path: Path) -> None:
+    make(tmp_path, "P01_visit1_FLAIR", "P01_visit2_FLAIR")
+    assert any("taken as one, 'P01'" in note for note in told(tmp_path)[1])
+
+
 # ------------------------------------------------------------------------------------------------- stages and raters
 
 

@@ -27,6 +27,7 @@ from toolkit.formats.nifti.names import (
     stem_of,
 )
 from toolkit.formats.nifti.passed_over import other_files, remedy
+from toolkit.formats.nifti.patients import one_patient
 from toolkit.formats.nifti.places import HOLDERS, NUMBER, SESSION, Named, is_time, parse_path
 from toolkit.formats.nifti.volume import Volume
 
@@ -89,7 +90,7 @@ def find(root: str | Path, contrast: str | None = None, aside: Aside | None = No
     if not kept:
         raise _nothing(root, wanted, scans)
     drawn = [file for file in named if file.contrast == "mask"]
-    found = _pair(_labelled(kept, drawn), drawn, aside)
+    found = _pair(_grouped(_labelled(kept, drawn), root), drawn, aside)
     if aside is not None:
         told = named if masks else [file for file in named if file.contrast not in ("mask", "brainmask")]
         _tell_others(root, told, kept, found, aside)
@@ -173,6 +174,19 @@ def _labelled(kept: Sequence[Named], masks: Sequence[Named]) -> list[tuple[Named
     return sorted(found, key=lambda each: each[0].path)
 
 
+def _grouped(scans: list[tuple[Named, str, str]], root: Path) -> list[tuple[Named, str, str]]:
+    """The same with the patient of each as its group. A note says which are taken as one."""
+    patients = one_patient(scans, len(root.parts))
+    met: dict[str, set[str]] = {}
+    for (_, _, group), patient in zip(scans, patients, strict=True):
+        met.setdefault(patient, set()).add(group)
+    if joined := [patient for patient, groups in met.items() if len(groups) > 1]:
+        own = [label for (_, label, _), patient in zip(scans, patients, strict=True) if patient == joined[0]]
+        line = f"{len(joined)} patients have several scans: {', '.join(own[:3])} and the like are taken as one, '{joined[0]}'."
+        warnings.warn(printable(line), Note, stacklevel=4)
+    return [(scan, label, patient) for (scan, label, _), patient in zip(scans, patients, strict=True)]
+
+
 def _told_apart(
     alike: Sequence[Named], masks: Sequence[Named], passed: list[tuple[Named, Named]]
 ) -> list[tuple[Named, str, str]]:
@@ -191,7 +205,8 @@ def _told_apart(
         raise _same(scans[0].path, scans[1].path, scans[0].label, scans[0].contrast)
     by_name = any(scan.own and not scan.is_session for scan in alike)
     sessions = all(chain and SESSION.fullmatch(chain[-1]) for chain in chains)
-    if by_name and not sessions and not all(NUMBER.fullmatch(scan.own) for scan in alike):
+    folders = all(any(map(str.isdigit, "".join(chain))) for chain in chains)
+    if by_name and not sessions and not folders and not all(NUMBER.fullmatch(scan.own) for scan in alike):
         first, second = (scans[0] for scans in one[:2])
         raise _same(first.path, second.path, first.label, first.contrast)
     found = []

@@ -87,7 +87,8 @@ class Named:
     own: label that its name gives, "" for none. chain: the folders that may name the patient. contrast: as
     `parse_file_name`. stage: 0 acquired, 1 not stated, 2 processed. rater: (0 for a consensus, else 1; number) of a mask
     of several, else None. series: what tells two files of one patient and contrast apart, by dcm2niix. group: patient of
-    a name that states a time too. lesions: values of a mask that are lesions, where a file beside it says so.
+    a name that states a time too. lesions: values of a mask that are lesions, where a file beside it says so. words: its own
+    name as it is spelled.
     """
 
     path: Path
@@ -100,6 +101,7 @@ class Named:
     group: str = ""
     lesions: tuple[int, ...] | None = None
     bids: bool = False
+    words: str = ""
 
     @property
     def label(self) -> str:
@@ -199,7 +201,7 @@ def _worded(path: Path, stem: str, chain: tuple[str, ...]) -> Named:
     converted = DCM2NIIX.fullmatch(words)
     if converted or (contrast == UNKNOWN and (_sidecar(path))):
         return _converted(path, words, chain, contrast, rater)
-    return Named(path, alphanumeric(words), chain, contrast, stage, rater, lesions=lesions)
+    return Named(path, alphanumeric(words), chain, contrast, stage, rater, lesions=lesions, words=words)
 
 
 def _drawn(stem: str) -> tuple[str, str, tuple[int, int] | None]:
@@ -258,7 +260,7 @@ def _converted(path: Path, words: str, chain: tuple[str, ...], contrast: str, ra
     own = (
         "" if HOLDERS.fullmatch(front) or re.fullmatch("dicoms?|dcm|study|series", front, re.I) else alphanumeric(front)
     )
-    return Named(path, own, chain, contrast, rater=rater, series=series)
+    return Named(path, own, chain, contrast, rater=rater, series=series, words=front if own else "")
 
 
 # ------------------------------------------------------------------------------------------------------- files beside
