@@ -117,6 +117,40 @@ def test_a_damaged_slice_harms_the_series_it_lies_among_alone(tmp_path: Path) ->
     assert {name for name, _ in told} == {"IM6", "1.2.6"}
 
 
+NAMES = {
+    "uuid": ["0b1d", "7fa4-9c", "c35e", "e8a-1f"],
+    "uuid with ending": ["0b1d.dcm", "7fa4-9c.dcm", "c35e.dcm", "e8a-1f.dcm"],
+    "letters": ["ab", "cd", "ef", "gh"],
+}
+
+
+@pytest.mark.parametrize("at", [0, 3], ids=["first", "last"])
+@pytest.mark.parametrize("names", NAMES)
+def test_a_damaged_slice_of_random_name_is_one_of_the_series_of_its_folder(tmp_path: Path, names: str, at: int) -> None:
+    classic(tmp_path / "b", voxels_of(), PLAIN, SeriesInstanceUID="1.2.6", SeriesNumber=8)
+    for path, name in zip(classic(tmp_path / "a", voxels_of(), PLAIN), NAMES[names], strict=True):
+        path.rename(path.with_name(name))
+    (tmp_path / "a" / NAMES[names][at]).write_bytes(b"")
+    told: list[tuple[str, str]] = []
+    assert [s.uid for s in mr.load_all(tmp_path, lambda *row: told.append(row))] == ["1.2.6"]
+    assert any(name == "1.2.5" and NAMES[names][at] in reason for name, reason in told)
+
+
+@pytest.mark.parametrize("folders", ["one", "two series"])
+@pytest.mark.parametrize("ending", [".part", ".tmp", ".crdownload", ".filepart", ".gz"])
+def test_a_slice_whose_copy_is_unfinished_is_not_left_out(tmp_path: Path, ending: str, folders: str) -> None:
+    paths = classic(tmp_path, voxels_of(), PLAIN)
+    if folders == "two series":
+        for path in classic(tmp_path / "x", voxels_of(), PLAIN, SeriesInstanceUID="1.2.6", SeriesNumber=8):
+            path.rename(tmp_path / f"other{path.name}")
+    paths[-1].write_bytes(paths[-1].read_bytes()[:90])
+    paths[-1].rename(paths[-1].with_name(paths[-1].name + ending))
+    told: list[tuple[str, str]] = []
+    loaded = [s.uid for s in mr.load_all(tmp_path, lambda *row: told.append(row))]
+    assert "1.2.5" not in loaded and "1.2.5" in {name for name, _ in told}
+    assert folders == "one" or loaded == ["1.2.6"]
+
+
 def test_what_is_no_slice_by_its_name_is_told_and_does_no_harm(tmp_path: Path) -> None:
     classic(tmp_path, voxels_of(), PLAIN)
     for name in ("readme.txt", "scan.bval", "._IM0001", "thumbs.db"):

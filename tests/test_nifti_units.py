@@ -98,6 +98,16 @@ def test_a_unit_that_cannot_be_is_refused(code, words, tmp_path):
     assert "set_xyzt_units('mm')" in str(caught.value)
 
 
+@pytest.mark.parametrize("code", [0, 2, 5])
+def test_sizes_in_metres_under_another_name_are_refused(code, tmp_path):
+    image = nibabel.load(save(tmp_path / "x_flair.nii.gz", heads.head()[0], "metre"))
+    image.header["xyzt_units"] = code
+    nibabel.save(image, tmp_path / "y_flair.nii.gz")
+    with pytest.raises(Error, match=r"0\.224 x .* metres") as caught:
+        nifti.load(tmp_path / "y_flair.nii.gz")
+    assert "set_xyzt_units('meter')" in str(caught.value)
+
+
 def test_an_unknown_unit_is_millimetre_and_said_to_be(tmp_path):
     path = save(tmp_path / "x_flair.nii.gz", heads.head()[0], "mm", more=3)
     volume = nifti.load(path)

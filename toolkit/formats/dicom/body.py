@@ -2,7 +2,7 @@
 
 Contract. `refuse_others` raises for what says that it is something else: a hand, a knee, the page of a dose report, a
 screenshot, a localizer, a scanned letter. What says nothing is let through, and a note says so where that is unusual.
-Part of the body: BodyPartExamined, else AnatomicRegionSequence, else what the series is called. Words are those of PS3.16
+Part of the body: BodyPartExamined, else AnatomicRegionSequence, else what the series, else the study is called. Words are those of PS3.16
 Annex L and CID 4009 and what machines set to other languages write. An error names a word of these lists, never the file's
 own text, which could hold a name.
 """
@@ -24,6 +24,14 @@ CHEST = re.compile(
     "CHEST|THORA|TORAX|TORACE|LUNG|PULMO|HEART|CARDIA|MEDIASTIN|BRONCH|RIBS?\\b|STERN(UM|AL)|BRUSTKORB|POITRINE|"
     "TORSO|TRUNK|WHOLE ?BODY|BABYGRAM|KLATKA"
 )
+BONES = {
+    "SPINE": r"\b(THORAC|DORSAL|TORAC)\w* (AND )?(LUMBAR )?(SPINE|VERTEBRA\w*|COLUMN)\b|"
+    r"\b(SPINE|VERTEBRA\w*|RACHIS|COLUMNA|COLUNA|COLONNE|COLONNA) (VERTEBRALE? )?(THORA|TORA|DORS)\w*|"
+    r"\bTHORACO ?(LUMB|SACR)\w*|\b(CERVICO|LUMBO) ?THORA\w*|\bTHORA\w*WIRBEL\w*",
+    "EXTREMITY": r"\b(UPPER|LOWER) ?(EXT|EXTREM\w*|LIMBS?)\b",
+}
+"""Part -> words that name it though one of them, alone, is the chest's or nothing's."""
+
 CHEST_CODES = {
     "51185008", "816094009", "43799004", "39607008", "80891009", "38266002", "302551006", "22943007", "113197003",
     "T-D3000", "T-D0300", "T-28000", "T-32000", "T-D0010", "T-D2000", "T-11300",
@@ -39,6 +47,7 @@ PARTS = (
     "LSSPINE", "CERVICAL", "LUMBAR", "LUMBOSACRAL", "SACRUM", "COCCYX", "PELVIS", "PELVIC", "HIP", "FEMUR", "THIGH", "KNEE", "PATELLA",
     "LEG", "LOWLEG", "TIBIA", "FIBULA", "TIBFIB", "CALF", "ANKLE", "FOOT", "FEET", "HEEL", "CALCANEUS", "TOE", "ABDOMEN",
     "KUB", "KIDNEY", "BLADDER", "COLON", "STOMACH", "ESOPHAGUS", "BREAST", "EXTREMITY", "UPPEREXTREMITY", "LOWEREXTREMITY",
+    "EXTREMITIES", "LIMB", "TIB", "FIB", "OPG", "DENTAL", "PANOREX", "ORTHOPANTOMOGRAM", "VERTEBRA", "VERTEBRAE", "VERTEBRAL",
     "HEAD", "NECK", "ARM", "EYE", "EAR", "LARYNX", "ULNA", "RADIUS", "CARPAL", "METACARPAL", "METATARSAL",
     # German, French, Spanish, Portuguese, Italian, without accents
     "KNIE", "FUSS", "SCHADEL", "SCHAEDEL", "BECKEN", "HUFTE", "HUEFTE", "SCHULTER", "ELLENBOGEN", "HANDGELENK", "SPRUNGGELENK",
@@ -114,6 +123,12 @@ def refuse_others(data: Dataset, name: str) -> list[str]:
         raise refuse(name, "A film shows a chest", "has a view of the breast (ViewPosition)", "Leave it out.")
     if CHEST.search(series):
         return []
+    study = _plain(text(data, "StudyDescription"))
+    part = _part(study, False)
+    if part and not CHEST.search(study):
+        raise refuse(
+            name, "A film shows a chest", f"says that it shows {part} (the name of its study)", "Leave it out."
+        )
     if own:
         return ["its part of the body is none that is known here: look whether it is a chest"]
     return ["a Secondary Capture states no part of the body: look whether it is a chest"] if captured else []
@@ -151,6 +166,9 @@ def _part(words: str, vague: bool) -> str:
 
 
 def _plain(words: str) -> str:
-    """Capitals without accents, what is between them as spaces."""
+    """Capitals without accents, what is between them as spaces, and parts of BONES by their one name."""
     bare = "".join(c for c in unicodedata.normalize("NFKD", words) if not unicodedata.combining(c)).upper()
-    return re.sub("[^A-Z0-9]+", " ", bare).strip()
+    words = re.sub("[^A-Z0-9]+", " ", bare).strip()
+    for part, others in BONES.items():
+        words = re.sub(others, part, words)
+    return words
