@@ -148,6 +148,21 @@ def test_a_mask_that_names_another_is_not_taken_for_the_patient_s(tmp_path: Path
     assert found(tmp_path) == {"P1": ("P1", None), "P2": ("P2", None)}
 
 
+@pytest.mark.parametrize(
+    ("scan", "mask", "paired"),
+    [
+        *(("sub-01_FLAIR", f"sub-01_FLAIR_{word}", True) for word in ("mask", "roi", "lesion", "seg")),
+        *(("P1_FLAIR", name, True) for name in ("mask_P1_FLAIR", "ples_lpa_mP1_FLAIR")),
+        *(("sub-01_FLAIR", f"sub-01_label-{t}_{s}", False) for t in ("CSF", "GM", "WM", "brain") for s in ("mask", "probseg")),
+        *(("P1_FLAIR", name, False) for name in ("P1_wm_mask", "P1_FLAIR_wm_seg", "P1_aseg", "brainmask_P1_FLAIR")),
+    ],
+)  # fmt: skip
+def test_which_masks_are_of_lesions(tmp_path: Path, scan: str, mask: str, paired: bool) -> None:
+    make(tmp_path, scan)
+    save(tmp_path / f"{mask}.nii.gz", MASK)
+    assert [bool(each[1]) for each in found(tmp_path).values()] == [paired]
+
+
 TIMES = (
     ("ses-1", "ses-2"), ("study1", "study2"), ("visit1", "visit2"), ("tp1", "tp2"), ("T0", "T1"), ("baseline", "followup"),
     ("20190101", "20200101"), ("2019-01-01", "2020-01-01"), ("pre", "post"), ("Pre-op", "Post-op"), ("MR_d0129", "MR_d0757"),

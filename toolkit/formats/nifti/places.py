@@ -80,6 +80,13 @@ ISLES = re.compile(r"VSD\.Brain\.\w+\.O\.(?:MR_)?([A-Za-z0-9]+)(?:_\w+)?\.\d+", 
 CHANNEL = re.compile(r"(.+)_(\d{4})$")
 
 
+LEADING = re.compile(r"(?:(brain|head|bet)[_-]?masks?|(?:lesion[_-]?)?masks?|ples_l[pg]a)[_-]+m?(?=[A-Z0-9])", re.I)
+"""Words before the name of a scan that make it a mask; ples_lpa_m is what LST writes."""
+
+TISSUE = re.compile(r"[_-](?:wm|gm|csf|ventricles?|aseg|aparc|tissues?)(?:[_-](?:mask|seg|dseg))?$", re.I)
+"""Masks of what everybody has."""
+
+
 @dataclass(frozen=True)
 class Named:
     """What is known of a file by its path.
@@ -147,8 +154,13 @@ def parse_path(path: Path, root: Path) -> Named:
             place.absolute().name for place in outside
             if alphanumeric(place.absolute().name) and not HOLDERS.fullmatch(place.absolute().name) and _stage(place.absolute().name) == 1
         )[:1]  # fmt: skip
+    drawn = re.fullmatch(r"(sub-.+)_(?:lesion_?)?(?:mask|roi|lesion|seg)", stem, re.I)
+    if drawn and not bids_entities(stem) and bids_entities(drawn[1]):
+        return Named(path, parse_file_name(path.with_name(f"{drawn[1]}.nii"))[0], chain, "mask", bids=True)
     if bids_entities(stem):
         label, contrast = parse_file_name(path)
+        tissue = re.fullmatch("csf|gm|wm|brain|ventricles?", bids_entities(stem).get("label", ""), re.I)
+        contrast = "brainmask" if contrast == "mask" and tissue else contrast
         return Named(path, label, chain, contrast, bids=True)
     named = _published(path, stem, chain) or _worded(path, stem, chain)
     stage = min((_stage(part) for part in below if _stage(part) != 1), default=named.stage)
@@ -206,6 +218,10 @@ def _worded(path: Path, stem: str, chain: tuple[str, ...]) -> Named:
 
 def _drawn(stem: str) -> tuple[str, str, tuple[int, int] | None]:
     """(the rest of the name, "mask", "brainmask" or "unknown", rater)."""
+    if match := LEADING.match(stem):
+        return stem[match.end() :], "brainmask" if match[1] else "mask", None
+    if (match := TISSUE.search(stem)) and not re.search("lesion", stem, re.I):
+        return stem[: match.start()], "brainmask", None
     if match := BRAIN_MASK.search(stem):
         return stem[: match.start()], "brainmask", None
     rater = None
