@@ -8,7 +8,6 @@ at its first call: much of what a folder holds is not needed by most runs.
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from toolkit.diffusion.model import Cond, Identity, Model, Spec
 from toolkit.example import Error
 from toolkit.language import tokenizer
 from toolkit.models.folder import fingerprint, spec_of
+from toolkit.models.weights import header
 
 __all__ = [
     "INTEGER",
@@ -209,16 +209,8 @@ def _whole(path: Path) -> None:
     """Refuse a safetensors file that is not there or is shorter than its header says."""
     if not path.is_file():
         raise Error(f"A model folder has {path.name}, which {path.parent} lacks. Copy the whole folder.")
-    with path.open("rb") as file:
-        try:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, path.stat().st_size)))
-            header.pop("__metadata__", None)
-            end = 8 + length + max(entry["data_offsets"][1] for entry in header.values())
-        except (ValueError, KeyError, TypeError, AttributeError) as problem:
-            raise Error(f"Weights are a safetensors file; {path} is none. Copy the whole folder.") from problem
-    if path.stat().st_size != end:
-        raise Error(f"{path} must have {end} bytes by its own header; it has {path.stat().st_size}. Copy it again.")
+    if not header(path)[0]:
+        raise Error(f"Weights are a safetensors file with tensors; {path} has none. Copy the whole folder.")
 
 
 def _fault(content: bytes) -> str | None:

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["find_file", "find_loosely", "loose_names", "printable", "same_letters"]
+__all__ = ["find_file", "find_loosely", "fold_name", "loose_names", "printable", "same_letters"]
 
 
 def printable(name: str | os.PathLike[str]) -> str:
@@ -32,6 +32,11 @@ def printable(name: str | os.PathLike[str]) -> str:
 def same_letters(name: str) -> str:
     """A name in composed letters (NFC): two names are one to a reader where these are equal."""
     return unicodedata.normalize("NFC", name)
+
+
+def fold_name(name: str) -> str:
+    """A name without case and composed: two names that differ in these alone are one to people."""
+    return same_letters(name).casefold()
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -61,21 +66,17 @@ def loose_names(names: Iterable[str]) -> Mapping[str, Sequence[str]]:
     """Names of files (with slashes) by what people call them: in any case, with and without their ending."""
     found = defaultdict(list)
     for name in names:
-        for called in {_folded(name), _folded(_without_ending(name))}:
+        for called in {fold_name(name), fold_name(_without_ending(name))}:
             found[called].append(name)
     return found
 
 
 def find_loosely(known: Mapping[str, Sequence[str]], name: str) -> Sequence[str]:
     """Which of `loose_names` a name means, the nearest alone: none, one, or several that are equally near."""
-    found = known.get(_folded(name), ())
-    whole = [one for one in found if _folded(one) == _folded(name)]
+    found = known.get(fold_name(name), ())
+    whole = [one for one in found if fold_name(one) == fold_name(name)]
     exact = [one for one in found if same_letters(_without_ending(one)) == same_letters(name)]
     return whole or exact or found
-
-
-def _folded(name: str) -> str:
-    return same_letters(name).casefold()
 
 
 def _without_ending(name: str) -> str:

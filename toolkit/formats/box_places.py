@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from toolkit.data.file_names import find_file, printable, same_letters
+from toolkit.data.file_names import find_file, fold_name, printable
 from toolkit.example import Error, Note
 from toolkit.formats import folders
 from toolkit.formats.photograph import SUFFIXES
@@ -129,7 +129,7 @@ def _by_last_name(root: Path, used: set[str]) -> Mapping[str, list[str]]:
     for path in find_files(root, *SUFFIXES):
         name = path.relative_to(root).as_posix()
         if name not in used:
-            found[_folded(path.name)].append(name)
+            found[fold_name(path.name)].append(name)
     return found
 
 
@@ -139,7 +139,7 @@ def _alike(given: str, there: Mapping[str, list[str]]) -> list[str]:
     words = (inside if local else given).replace("\\", "/")
     words = words.partition("?")[0] if "://" in words else words
     for spelled in dict.fromkeys((words, unquote(words))):
-        parts = [_folded(part) for part in spelled.split("/")]
+        parts = [fold_name(part) for part in spelled.split("/")]
         for last in dict.fromkeys((parts[-1], UPLOADED.sub("", parts[-1], count=1))):
             if names := there.get(last):
                 same = [(PurePosixPath(name).name in spelled, _agreement(parts[:-1], name)) for name in names]
@@ -149,14 +149,10 @@ def _alike(given: str, there: Mapping[str, list[str]]) -> list[str]:
 
 def _agreement(folders_: Sequence[str], name: str) -> int:
     """How many folders before the last name are the same, from the last one on."""
-    own = [_folded(part) for part in name.split("/")[:-1]]
+    own = [fold_name(part) for part in name.split("/")[:-1]]
     count = 0
     for one, other in zip(reversed(folders_), reversed(own), strict=False):
         if one != other:
             break
         count += 1
     return count
-
-
-def _folded(name: str) -> str:
-    return same_letters(name).casefold()

@@ -197,8 +197,9 @@ class _Denoiser:
     @torch.inference_mode()
     def __call__(self, x: Tensor, sigma: float | Tensor, *conds: Cond) -> Any:
         level = _levels(sigma, x)
-        for cond in conds or ({},):
-            check_inputs({"x": x, "sigma": level, **cond})
+        check_inputs({"x": x, "sigma": level})
+        for cond in conds:
+            check_inputs(cond)
         if len(conds) < 2:
             return self.module(x, level, **(conds[0] if conds else {}))
         joined = {name: torch.cat([cond[name] for cond in conds]) for name in conds[0]}
@@ -250,18 +251,20 @@ def _text(network: Any, tokens: tokenizer.Tokenizer, device: torch.device):
 def _classifier(network: nn.Module):
     @torch.inference_mode()
     def classify(x: Tensor, sigma: float | Tensor, /) -> Tensor:
-        check_inputs({"x": x, "sigma": _levels(sigma, x)})
-        return network(x, _levels(sigma, x))
+        level = _levels(sigma, x)
+        check_inputs({"x": x, "sigma": level})
+        return network(x, level)
 
     return classify
 
 
 def _gradient(network: nn.Module):
     def gradient(x: Tensor, sigma: float | Tensor, target: Tensor, /) -> Tensor:
-        check_inputs({"x": x, "sigma": _levels(sigma, x), "target": target})
+        level = _levels(sigma, x)
+        check_inputs({"x": x, "sigma": level, "target": target})
         with torch.enable_grad():
             point = x.detach().clone().requires_grad_(True)
-            chosen = (network(point, _levels(sigma, x)) * target).sum()
+            chosen = (network(point, level) * target).sum()
             return torch.autograd.grad(chosen, point)[0]
 
     return gradient

@@ -15,8 +15,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
 
+from toolkit.data.staging import staged_folder
 from toolkit.diffusion.model import TEXT
 from toolkit.example import Error
 from toolkit.language import tokenizer
@@ -35,7 +34,7 @@ from toolkit.models.folder import read_meta, spec_of
 from toolkit.networks import folder
 from toolkit.networks.unet import TextUNet
 
-__all__ = ["folded_unet", "folded_vae", "index", "save", "scheduler", "write_json", "write_text_encoder"]
+__all__ = ["check_free", "folded_unet", "folded_vae", "index", "save", "scheduler", "write_json", "write_text_encoder"]
 
 CLOCK = {"beta_schedule": "linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 """What `schedule.clock_from_config` takes for what a model.json leaves out, which is not what diffusers takes."""
@@ -51,8 +50,7 @@ def save(root: Path, out: Path, channels: int | None = None) -> None:
     empty.
     """
     meta = read_meta(root)
-    if out.exists() and any(out.iterdir()):
-        raise Error(f"A pipeline is saved into a folder of its own; {out} is not empty. Take another.")
+    check_free(out)
     _check(root, meta)
     denoiser: Any = folder.load_part(root, "denoiser", meta)
     codec: Any = folder.load_part(root, "codec", meta)
@@ -61,9 +59,7 @@ def save(root: Path, out: Path, channels: int | None = None) -> None:
     if channels not in (None, vae.config["out_channels"]):
         _coloured(vae, channels)
     tokens = tokenizer.open(root, meta["parts"][TEXT]["tokens"])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
-        fresh = Path(place) / "pipeline"
+    with staged_folder(out) as fresh:
         folded_unet(denoiser.network, meta).save_pretrained(fresh / "unet", safe_serialization=True)
         vae.save_pretrained(fresh / "vae", safe_serialization=True)
         write_text_encoder(fresh / "text_encoder", text.clip)
@@ -71,9 +67,12 @@ def save(root: Path, out: Path, channels: int | None = None) -> None:
         told = scheduler(meta)
         write_json(fresh / "scheduler" / "scheduler_config.json", told)
         write_json(fresh / pipeline_folder.INDEX, index(told["_class_name"]))
-        if out.exists():
-            out.rmdir()
-        os.replace(fresh, out)
+
+
+def check_free(out: Path) -> None:
+    """Refuse a place for a pipeline folder that holds something, before what is to be saved is made."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise Error(f"A pipeline is saved into a folder of its own; {out} is not empty. Take another.")
 
 
 def scheduler(meta: Mapping[str, Any]) -> dict[str, Any]:

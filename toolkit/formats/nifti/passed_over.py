@@ -44,6 +44,8 @@ def other_files(root: Path) -> Iterator[tuple[str, str]]:
 
     DICOM is told once a folder. Hidden files and what holds no images by its name (tables, texts, sidecars) are not told.
     """
+    from toolkit.formats.dicom.files import is_dicom  # pydicom, which NIfTI alone does not need
+
     series: Counter[Path] = Counter()
     for path in sorted(root.glob("**/*")):
         below = path.relative_to(root)
@@ -52,7 +54,7 @@ def other_files(root: Path) -> Iterator[tuple[str, str]]:
         ending = _ending(path)
         if ending in _SIDE or path.stem.upper() in _BARE:
             continue
-        if ending not in REMEDIES and _is_dicom(path):
+        if ending not in REMEDIES and is_dicom(path):
             series[path.parent] += 1
         else:
             yield path.name, f"A scan to be read is a NIfTI file (.nii, .nii.gz); this is none. {remedy(path)}."
@@ -79,11 +81,3 @@ def _whole_ending(path: Path) -> str:
 def _ending(path: Path) -> str:
     """Without the one of a compressor: x.img.gz is an .img."""
     return "." + _whole_ending(path).lower().strip(".").split(".")[0]
-
-
-def _is_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False

@@ -147,13 +147,10 @@ def is_time(name: str) -> bool:
 def parse_path(path: Path, root: Path) -> Named:
     """What the path of a file below root says. Errors: no letter or digit that could be a label."""
     stem, below = stem_of(path), path.relative_to(root).parts[:-1]
-    chain = tuple(part for part in below if not HOLDERS.fullmatch(part) and _stage(part) == 1 and alphanumeric(part))
+    chain = tuple(filter(_may_name_a_patient, below))
     if not chain:
-        outside = [root, *root.absolute().parents]
-        chain = tuple(
-            place.absolute().name for place in outside
-            if alphanumeric(place.absolute().name) and not HOLDERS.fullmatch(place.absolute().name) and _stage(place.absolute().name) == 1
-        )[:1]  # fmt: skip
+        above = (place.name for place in (root.absolute(), *root.absolute().parents))
+        chain = tuple(filter(_may_name_a_patient, above))[:1]
     drawn = re.fullmatch(r"(sub-.+)_(?:lesion_?)?(?:mask|roi|lesion|seg)", stem, re.I)
     if drawn and not bids_entities(stem) and bids_entities(drawn[1]):
         return Named(path, parse_file_name(path.with_name(f"{drawn[1]}.nii"))[0], chain, "mask", bids=True)
@@ -169,6 +166,10 @@ def parse_path(path: Path, root: Path) -> Named:
         parse_file_name(path)  # raises what such a name does
         return dataclasses.replace(named, own=alphanumeric(stem))
     return named
+
+
+def _may_name_a_patient(folder: str) -> bool:
+    return bool(alphanumeric(folder)) and not HOLDERS.fullmatch(folder) and _stage(folder) == 1
 
 
 # ------------------------------------------------------------------------------------------------------------- names

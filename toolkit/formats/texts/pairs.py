@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from toolkit.data.file_names import find_file, same_letters
+from toolkit.data.file_names import find_file, fold_name
 from toolkit.formats.box_checks import parse_number
 from toolkit.formats.box_places import UPLOADED
 
@@ -67,7 +67,7 @@ def folded(stem: str) -> str:
     """A name without what tools change in it."""
     if SURROGATES.search(stem):  # bytes that are no UTF-8 are most often those of Windows in western Europe
         stem = stem.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
-    return UPLOADED.sub("", same_letters(unquote(stem)).casefold(), count=1)
+    return UPLOADED.sub("", fold_name(unquote(stem)), count=1)
 
 
 def is_rows(path: Path) -> bool:

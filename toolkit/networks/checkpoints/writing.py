@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from toolkit.example import Error
+from toolkit.data.staging import staged_folder
 from toolkit.models import pipeline as pipeline_folder
 from toolkit.networks import pipeline_save
 from toolkit.networks.checkpoints import lora
@@ -30,14 +28,11 @@ def write_pipeline(
     changes: LoRA file -> how much of it is folded in, 1 as it was trained. like, prediction: see `open_single_file`.
     Errors: what cannot be opened or does not fit, a folder that is not empty.
     """
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise Error(f"A pipeline is saved into a folder of its own; {out} is not empty. Take another.")
+    pipeline_save.check_free(out)
     opened = open_single_file(source, like, prediction) if source.is_file() else _open_folder(source)
     for path, weight in changes.items():
         lora.fold(path, weight, opened.unet, opened.text_encoder)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
-        fresh = Path(place) / "pipeline"
+    with staged_folder(out) as fresh:
         opened.unet.save_pretrained(fresh / "unet", safe_serialization=True)
         opened.vae.save_pretrained(fresh / "vae", safe_serialization=True)
         pipeline_save.write_text_encoder(fresh / "text_encoder", opened.text_encoder)
@@ -49,9 +44,6 @@ def write_pipeline(
         told = pipeline_folder.read_meta(fresh)  # what is written is what can be opened
         words = told["parts"]["text"]
         read_tokenizer(fresh, words["tokens"], words["words"])
-        if out.exists():
-            out.rmdir()
-        os.replace(fresh, out)
 
 
 def _open_folder(root: Path) -> Opened:
